@@ -1,0 +1,106 @@
+"The house is in order: notebooks, modules and README say the same."
+import configparser, importlib.util, json, re, shutil, subprocess, sys
+from pathlib import Path
+
+import pytest
+
+root = Path(__file__).resolve().parent.parent
+notebooks = sorted((root/'nbs').glob('*.ipynb'))
+settings = configparser.ConfigParser(delimiters=['=']); settings.read(root/'settings.ini')
+cfg = settings['DEFAULT']
+
+
+def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
+def source(cell): return ''.join(cell['source'])
+
+
+def test_readme_is_the_index():
+    pytest.importorskip('nbconvert')
+    spec = importlib.util.spec_from_file_location('readme', root/'.ci'/'readme.py')
+    made = importlib.util.module_from_spec(spec); spec.loader.exec_module(made)
+    text, pictures = made.readme()
+    assert (root/'README.md').read_text(encoding='utf-8') == text, 'run: python .ci/readme.py'
+    assert pictures and {str(p.relative_to(root)) for p in (root/'nbs'/'images').glob('index_*.png')} == set(pictures)
+    for path, content in pictures.items(): assert (root/path).read_bytes() == content
+
+
+def test_readme_opens_as_promised():
+    lines = (root/'README.md').read_text(encoding='utf-8').splitlines()
+    first, second = [o for o in lines if o.startswith('pip install')][:2]
+    assert '-c constraints.txt' in first and 'collab-course progression' in first
+    assert '[dev]' in second and 'nbdev_test' in second and 'pytest' in second
+    assert 'dl_type=TabDataLoader' in '\n'.join(lines) and '#|' not in '\n'.join(lines)
+    text = [o for o in lines if o.strip()]
+    assert text[1].startswith('![') and text[2].startswith('**') and [o for o in lines if o.startswith('## ')][0] == '## Two commands' and lines.index(first) < 40
+    for link in re.findall(r'\]\((nbs/[^)]+)\)', '\n'.join(lines)): assert (root/link).exists(), link
+
+
+def test_modules_are_what_the_notebooks_export(tmp_path):
+    pytest.importorskip('nbdev')
+    shutil.copytree(root/'nbs', tmp_path/'nbs'); shutil.copy(root/'settings.ini', tmp_path)
+    (tmp_path/'collab_course').mkdir(); (tmp_path/'collab_course'/'__init__.py').touch()
+    subprocess.run([str(Path(sys.executable).parent/'nbdev_export')], cwd=tmp_path, check=True)
+    made, here = ({p.name: p.read_text() for p in (folder/'collab_course').glob('*.py')} for folder in (tmp_path, root))
+    assert made.keys() == here.keys() and [n for n in made if made[n] != here[n]] == [], 'run: nbdev_export'
+
+
+def test_one_notebook_one_module():
+    exported = {m[1] for p in notebooks for c in cells(p) if (m := re.match(r'#\| default_exp (\w+)', source(c)))}
+    assert {p.stem for p in (root/'collab_course').glob('*.py')} == exported | {'__init__', '_modidx'}
+
+
+@pytest.mark.parametrize('path', notebooks, ids=lambda p: p.stem)
+def test_notebook(path):
+    nb = json.loads(path.read_text(encoding='utf-8'))
+    code = [c for c in nb['cells'] if c['cell_type'] == 'code' and source(c).strip()]
+    assert not [o for c in code for o in c['outputs'] if o['output_type'] == 'error']
+    assert not [c for c in code if c['execution_count'] is not None], 'run: nbdev_clean'
+    assert any(c['outputs'] for c in code), 'committed without outputs'
+    for c in code:
+        pictures = [o for o in c['outputs'] if 'image/png' in o.get('data', {})]
+        assert not pictures or 'fig-alt:' in source(c), f'no alternative text: {source(c)[:60]}'
+        shown = json.dumps(c['outputs'])
+        for place in (str(root), str(Path.home()) + '/', 'site-packages', '/tmp/'): assert place not in shown, 'a path of a machine in the outputs'
+    if path.stem == 'index': return
+    badge = f"https://colab.research.google.com/github/{cfg['user']}/{cfg['repo']}/blob/{cfg['branch']}/{cfg['nbs_path']}/{path.name}"
+    text = '\n'.join(map(source, nb['cells']))
+    assert badge in text and f"git+https://github.com/{cfg['user']}/{cfg['repo']}@{cfg['branch']}" in source(code[0])
+    titles = re.findall(r'^## (.+)$', text, re.M)
+    assert 'Questions' in titles and 'Exercises' in titles and source(nb['cells'][0]).startswith('# ')
+
+
+def test_rooms_import_only_from_rooms_before():
+    order = {m[1]: p.name for p in notebooks for c in cells(p) if (m := re.match(r'#\| default_exp (\w+)', source(c)))}
+    rooms = list(order)
+    for k, room in enumerate(rooms):
+        used = set(re.findall(r'^\s*from (?:collab_course)?\.(\w+) import', (root/'collab_course'/f'{room}.py').read_text(), re.M))
+        assert used <= set(rooms[:k]), (room, used)
+        assert used or room == 'data', f'{room} imports nothing of the house'
+
+
+def test_the_package_is_described_once():
+    text = (root/'setup.py').read_text()
+    for word in (cfg['version'], 'fastai>=', cfg['author']): assert word not in text
+    import collab_course
+    assert collab_course.__version__ == cfg['version']
+
+
+def test_tested_set():
+    pins = dict(o.split('==') for o in (root/'constraints.txt').read_text().split() if '==' in o)
+    assert pins['torch'] == '2.13.0' and pins['fastai'] == '2.8.7' and pins['nbdev'].startswith('2.4')
+    assert 'Apache License' in (root/'LICENSE').read_text()
+
+
+def test_public_names_have_docstrings():
+    import importlib
+    for p in (root/'collab_course').glob('[!_]*.py'):
+        mod = importlib.import_module(f'collab_course.{p.stem}')
+        for name in mod.__all__:
+            o = getattr(mod, name)
+            if callable(o): assert (o.__doc__ or '').strip(), f'{p.stem}.{name} has no docstring'
+
+
+def test_no_ratings_in_the_project():
+    tracked = subprocess.run(['git', 'ls-files'], cwd=root, capture_output=True, text=True)
+    if tracked.returncode: pytest.skip('not a git checkout')
+    assert not [f for f in tracked.stdout.split() if re.search(r'u\.(data|item|user)$|ratings\.csv$|movies\.csv$|\.whl$|\.zip$', f)]
