@@ -15,7 +15,7 @@ make = lambda d: CollabNN((d.n_users, 10), (d.n_items, 12), (.5, 5.5), 40)
 def test_contract(): check_model(make)
 
 
-def test_contract_without_range(): check_model(lambda d: CollabNN((d.n_users, 8), (d.n_items, 8), None, 30), wd=0.)
+def test_contract_without_range(): check_model(lambda d: CollabNN((d.n_users, 10), (d.n_items, 12), None), wd=0.)
 
 
 @pytest.mark.cuda
