@@ -148,7 +148,7 @@ def _parts(model, users:Tensor, items:Tensor) -> dict:
         raise NotInModel(f"the score of {type(model).__name__} is not a dot product with biases: no formula of a cell would give it")
     return p
 
-# %% ../nbs/05_keras_style.ipynb #d65171e7
+# %% ../nbs/05_keras_style.ipynb #7770fdb1
 def to_excel(
     path,               # File to write; its name ends in `.xlsx`
     table:pd.DataFrame, # Users × items, NaN where there is no rating, as from `busiest_crosstab`
@@ -172,6 +172,8 @@ def to_excel(
     if models is None: models = spreadsheet_models(*ratings.shape)
     parts = {name: _parts(model, users, items) for name, model in models.items()}
     if not parts: raise DataError('at least one model is needed')
+    for name in parts:
+        if not name or set(name) & set('[]:*?/\\!\'') or len(name) > 31: raise DataError(f"a sheet cannot be called {name!r}: 1 to 31 characters, none of []:*?/\\!'")
     book = xlsxwriter.Workbook(content := io.BytesIO(), {'in_memory': True})
     try:
         for name, p in parts.items(): _sheet(book, name, ratings, [str(o) for o in table.index], [str(o) for o in table.columns], p)
@@ -240,24 +242,29 @@ def _sheet(book, name, ratings, users, items, p):
     sheet.freeze_panes(5, 1)
     sheet.fit_to_pages(1, 1)
 
-# %% ../nbs/05_keras_style.ipynb #1bcf5bd0
+# %% ../nbs/05_keras_style.ipynb #6d44814a
 class WholeMatrixL2(Callback):
     """Adds `l2`·ΣW² over whole embedding matrices to what is minimised at every batch, by way of its gradient 2·`l2`·W.
 
-    Penalised are all embeddings with more than one column, or what `of` gives. The losses that the learner reports stay those of the ratings; what Keras would add to them,
+    Penalised are all embeddings with more than one column, or what `of` gives. The gradient is added to what the optimiser gets, after gradients were unscaled and before they are clipped. The losses that the learner reports stay those of the ratings; what Keras would add to them,
     in training and in validation, is `penalty()`, kept for every epoch in `penalties`. Raises `ValueError` when the model has nothing to penalise."""
-    order = MixedPrecision.order + .5   # its gradients are unscaled by then, and not yet clipped
+    order = MixedPrecision.order + .5   # GradientClip comes at + 1
     def __init__(self,
         l2:float=1e-4, # Weight of the penalty
         of=None        # Function: model → the tensors to penalise
     ): self.l2, self.of, self.penalties = l2, of, []
 
-    def before_fit(self):
-        self.weights = list(self.of(self.model)) if self.of else [m.weight for m in self.model.modules() if isinstance(m, nn.Embedding) and m.embedding_dim > 1]
-        if not self.weights: raise ValueError(f"{type(self.model).__name__} has no embedding with more than one column; say by `of` what to penalise")
+    @property
+    def weights(self) -> list:
+        "The tensors that are penalised"
+        found = list(self.of(self.model)) if self.of else [m.weight for m in self.model.modules() if isinstance(m, nn.Embedding) and m.embedding_dim > 1]
+        if not found: raise ValueError(f"{type(self.model).__name__} has no embedding with more than one column; say by `of` what to penalise")
+        return found
+
+    def before_fit(self): self.penalised = self.weights
 
     def before_step(self):
-        for w in self.weights:
+        for w in self.penalised:
             if w.grad is not None: w.grad.add_(w.detach(), alpha=2*self.l2)
 
     def penalty(self) -> float:
@@ -281,33 +288,35 @@ def KerasAdam(
     "Adam with Keras' defaults and Keras' place for ε, without weight decay. Source: Kingma and Ba 2015, the form at the end of section 2."
     return Optimizer(params, [partial(average_grad, dampening=True), average_sqr_grad, step_stat, _keras_step], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps)
 
-# %% ../nbs/05_keras_style.ipynb #e827356c
+# %% ../nbs/05_keras_style.ipynb #18221cf9
 keras_phases = {'dot product': [(1, .001), (3, .01), (6, .001)], 'bias': [(1, .001), (6, .01), (10, .001), (5, .001)], 'net': [(8, .001)]}
 
 def keras_learner(
     dls,           # Loaders
     model,         # A model
     l2:float=1e-4, # Weight of the penalty on whole embedding matrices; 0 for none
+    of=None,       # Function: model → the tensors to penalise; all embeddings with more than one column if None
     cbs=None,      # Further callbacks
     **kwargs       # Passed to `Learner`
 ) -> Learner:
-    "A learner by Keras' rules: squared error plus the penalty, `KerasAdam`, no weight decay."
-    return Learner(dls, model, **{'loss_func': mse_flat, 'opt_func': KerasAdam, **kwargs}, cbs=([WholeMatrixL2(l2)] if l2 else []) + L(cbs))
+    "A learner by Keras' rules: squared error plus the penalty and `KerasAdam`, which knows no weight decay: a `wd` has no effect."
+    return Learner(dls, model, **{'loss_func': mse_flat, 'opt_func': KerasAdam, **kwargs}, cbs=([WholeMatrixL2(l2, of)] if l2 else []) + L(cbs))
 
 def fit_phases(
     learn:Learner, # A learner; one that has been trained goes on from where it is
     phases         # Pairs: epochs, learning rate
 ) -> pd.DataFrame: # A row an epoch: train_mse (fastai's running mean), valid_mse, and the penalty if there is one; indexed by phase and epoch
     "Train phase by phase, each at a constant rate, with the optimiser's state kept throughout. Raises `ValueError` for what is no phase."
-    phases = list(phases)
-    if not phases: raise ValueError('at least one phase is needed, such as (3, 0.01)')
-    for p in phases:
-        if not (isinstance(p, (tuple, list)) and len(p) == 2 and isinstance(p[0], int) and p[0] > 0 and p[1] > 0):
-            raise ValueError(f"a phase is a number of epochs (at least 1) and a learning rate (above 0), such as (3, 0.01); not {p!r}")
+    phases = [tuple(p) if isinstance(p, (tuple, list)) else (p,) for p in phases]
+    for p in phases or [()]:
+        number = [isinstance(v, kind) and not isinstance(v, bool) and v > 0 for v, kind in zip(p, ((int, np.integer), (int, float, np.number)))]
+        if len(p) != 2 or not all(number): raise ValueError(f"a phase is a number of epochs (at least 1) and a learning rate (above 0), such as (3, 0.01); not {p!r}")
     rows, index, l2 = [], [], next((cb for cb in learn.cbs if isinstance(cb, WholeMatrixL2)), None)
     for k, (n_epoch, lr) in enumerate(phases, 1):
-        with learn.no_bar(), learn.no_logging(): learn.fit(n_epoch, lr)
-        for j, (train, valid, *_) in enumerate(learn.recorder.values):
-            rows.append(dict(train_mse=train, valid_mse=valid) | (dict(penalty=l2.penalties[j - n_epoch]) if l2 else {}))
-            index.append((f"{k}: {n_epoch} epoch{'s'*(n_epoch > 1)} at {lr:g}", len(index) + 1))
+        start = len(l2.penalties) if l2 else 0
+        with learn.no_bar(), learn.no_logging(): learn.fit(int(n_epoch), float(lr))
+        for j, (train, *valid) in enumerate(learn.recorder.values):   # fewer than n_epoch if a callback stopped it
+            valid = valid[0] if valid and valid[0] is not None else float('nan')
+            rows.append(dict(train_mse=train, valid_mse=valid) | (dict(penalty=l2.penalties[start + j]) if l2 else {}))
+            index.append((f"{k}: {n_epoch} epoch{'s' if n_epoch > 1 else ''} at {lr:g}", len(index) + 1))
     return pd.DataFrame(rows, index=pd.MultiIndex.from_tuples(index, names=['phase', 'epoch']))
