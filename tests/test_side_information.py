@@ -261,3 +261,12 @@ def test_genres_on_ml_latest_small(latest):
         with learn.no_bar(), learn.no_logging(): recipes['fast'].fit(learn)
         mse[name] = learn.recorder.values[-1][1]
     assert mse['without'] <= .72 and mse['with'] <= mse['without'] - .02 and mse['net'] <= .76
+
+
+def test_the_sixth_model_on_ml_latest_small(latest):
+    dls = RatingsDataLoaders.from_df(latest.ratings, item_name='title', rating_name='rating', seed=0)
+    labels = side_labels(dls, latest)
+    assert [l.name for l in labels] == ['genre', 'year']                     # nobody there tells their age
+    learn = sixth_learner(dls, labels)
+    with learn.no_bar(), learn.no_logging(): sixth_recipe.fit(learn)
+    assert learn.recorder.values[-1][1] < .66
