@@ -180,6 +180,10 @@ class LabelsNN(Module):
         res = self.layers(torch.cat(vecs, dim=1))                                            # (batch, 1)
         return res if self.y_range is None else sigmoid_range(res, *self.y_range)
 
+@label_vocabs.register(DotProductLabels)
+@label_vocabs.register(LabelsNN)
+def _(model): return {e.labels['name']: e.labels['vocab'] for e in model.label_factors}
+
 @factors.register(LabelsNN)
 def _(model, which='item'):
     return part_of(which, user=model.user_factors.weight, item=model.item_factors.weight, **{e.labels['name']: e.emb.weight for e in model.label_factors})
