@@ -75,7 +75,7 @@ def test_rooms_import_only_from_rooms_before():
     for k, room in enumerate(rooms):
         used = set(re.findall(r'^\s*from (?:collab_course)?\.(\w+) import', (root/'collab_course'/f'{room}.py').read_text(), re.M))
         assert used <= set(rooms[:k]), (room, used)
-        assert used or room == 'data', f'{room} imports nothing of the house'
+        assert used or room in ('data', 'robust_pca'), f'{room} imports nothing of the house'   # the latter takes any matrix
 
 
 def test_the_package_is_described_once():
