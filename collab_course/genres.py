@@ -152,6 +152,30 @@ def _(model, which='item'): return _side_or_labels(model, which)[:, :-1].detach(
 @biases.register(DotProductLabels)
 def _(model, which='item'): return _side_or_labels(model, which)[:, -1].detach().clone()
 
+@link.register(DotProductLabels)
+def _(model): return None if model.y_range is None else tuple(model.y_range)
+
+@given_part.register(DotProductLabels)
+def _(model, rated=None, labels=None, memo=None):
+    "Of a label set that a new user does not name: the mean over the model's users"
+    sets, every, res = {e.labels['name']: e for e in model.label_factors if e.labels['which'] == 'user'}, {e.labels['name']: e.labels['vocab'] for e in model.label_factors}, 0
+    if unknown := set(labels or {}) - set(sets): raise ValueError(f"there are no labels of users called {', '.join(map(repr, sorted(unknown)))}; there are {', '.join(map(repr, sets)) or 'none'}")
+    with torch.no_grad():
+        for name, e in sets.items():
+            if labels and name in labels:
+                own = labels[name] if isinstance(labels[name], (list, tuple, set)) else [labels[name]]
+                gone = [l for l in own if l not in every[name][1:]]
+                if gone: raise ValueError(f"no {name} is called {gone[0]!r}; there are {', '.join(map(repr, every[name][1:]))}")
+                part = e.emb.weight[[every[name].index(l) for l in own]].sum(0)
+            elif rated is not None and memo and name in memo: part = memo[name]
+            else:
+                part = e(torch.arange(model.n_users, device=e.emb.weight.device))            # (n_users, n_factors + 1)
+                if rated is not None:
+                    part = part[1:].mean(0)
+                    if memo is not None: memo[name] = part
+            res = res + part
+    return res if sets else torch.zeros(1, device=model.user_factors.weight.device)
+
 model_kind('dot-product-labels', lambda m: dict(n_users=m.n_users, n_items=m.n_items, n_factors=m.n_factors, y_range=m.y_range,
                                                 labels=[e.labels for e in m.label_factors]))(DotProductLabels);
 
@@ -187,6 +211,10 @@ def _(model): return {e.labels['name']: e.labels['vocab'] for e in model.label_f
 @factors.register(LabelsNN)
 def _(model, which='item'):
     return part_of(which, user=model.user_factors.weight, item=model.item_factors.weight, **{e.labels['name']: e.emb.weight for e in model.label_factors})
+
+@index_bounds.register(DotProductLabels)
+@index_bounds.register(LabelsNN)
+def _(model): return {f'label_factors.{k}.table': len(e.labels['vocab']) for k, e in enumerate(model.label_factors)}
 
 model_kind('labels-nn', lambda m: dict(user_sz=list(m.user_factors.weight.shape), item_sz=list(m.item_factors.weight.shape), y_range=m.y_range, n_act=m.n_act,
                                        labels=[e.labels for e in m.label_factors], pool=m.pool))(LabelsNN);

@@ -99,6 +99,23 @@ def _distinct(pairs, n_users:int, n_items:int) -> Tensor:
     key = key[torch.cat([key.new_ones(min(len(key), 1), dtype=torch.bool), key[1:] != key[:-1]])]
     return torch.stack([key//n_items, key % n_items], dim=1)
 
+@given_part.register(DotProductImplicit)
+def _(model, rated=None, labels=None, memo=None):
+    res = given_part.dispatch(DotProductLabels)(model, rated, labels, memo)
+    with torch.no_grad():
+        if rated is None: return res + model.sums()[:model.n_users]
+        rated = torch.as_tensor(rated, dtype=torch.long, device=res.device).unique()
+        return res + model.implicit.weight[model.n_users + rated].sum(0)*max(len(rated), 1)**-.5
+
+@index_bounds.register(DotProductImplicit)
+def _(model): return index_bounds.dispatch(DotProductLabels)(model) | {'pairs': [model.n_users, model.n_items]}
+
+@grow.register(DotProductImplicit)
+def _(model, n_users, n_items, pairs=None):
+    res = grow.dispatch(object)(model, n_users, n_items)
+    if pairs is not None: res.pairs = _distinct(torch.as_tensor(pairs).to(res.pairs.device), n_users, n_items)
+    return res
+
 model_kind('dot-product-implicit', lambda m: dict(n_users=m.n_users, n_items=m.n_items, n_factors=m.n_factors, y_range=m.y_range, pairs=len(m.pairs),
                                                   labels=[e.labels for e in m.label_factors]))(DotProductImplicit);
 
@@ -135,6 +152,12 @@ class Ensemble(Module):
             out = m(x)
             res = res + (out if getattr(m, 'to_rating', None) is None else m.to_rating(out)).reshape(-1)
         return res/len(self.models)                                   # (batch,)
+
+@index_bounds.register(Ensemble)
+def _(model): return {f'models.{k}.{name}': n for k, m in enumerate(model.models) for name, n in index_bounds(m).items()}
+
+@grow.register(Ensemble)
+def _(model, n_users, n_items, pairs=None): return Ensemble([grow(m, n_users, n_items, pairs) for m in model.models])
 
 model_kind('ensemble', lambda e: dict(models=[kind_of(m) for m in e.models]))(Ensemble)
 

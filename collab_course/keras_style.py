@@ -100,6 +100,9 @@ def _(model, which='item'): return part_of(which, user=model.user_factors.weight
 @biases.register(KerasStyleBias)
 def _(model, which='item'): return part_of(which, user=model.user_biases.weight, item=model.item_biases.weight).squeeze(1)
 
+@link.register(KerasStyleDotProduct)
+def _(model): return None
+
 def _keras_args(m): return dict(n_users=m.n_users, n_items=m.n_items, n_factors=m.n_factors)
 model_kind('keras-style-dot-product', _keras_args)(KerasStyleDotProduct)
 model_kind('keras-style-bias', _keras_args)(KerasStyleBias)

@@ -47,6 +47,9 @@ class BiasOnly(Module):
 @biases.register(BiasOnly)
 def _(model, which='item'): return part_of(which, user=model.user_biases.weight, item=model.item_biases.weight).squeeze(1)
 
+@link.register(BiasOnly)
+def _(model): return None if model.y_range is None else tuple(model.y_range)
+
 model_kind('bias-only', lambda m: dict(n_users=m.n_users, n_items=m.n_items, y_range=m.y_range))(BiasOnly);
 
 # %% ../nbs/04_progression.ipynb #2d4be1d3
