@@ -72,9 +72,6 @@ def pca(
     return Components(U*s*sign, Vt*sign[:, None], variance, s**2/total, mean)
 
 # %% ../nbs/10_pca.ipynb #b3747541
-def _whole(n):
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1: raise ValueError(f"n must be a whole number of at least 1, not {n!r}")
-
 _quadrants = np.array(['Third', 'Fourth', 'Second', 'First', 'Center'])
 
 def quadrant(
@@ -165,7 +162,7 @@ def ends(self:FactorMap,
 ) -> pd.DataFrame: # columns highest, lowest
     "The names that lie farthest out on a component, at both ends."
     if isinstance(component, (bool, float)) or component not in range(1, len(self.ratio) + 1): raise ValueError(f"component must be from 1 to {len(self.ratio)}, not {component!r}")
-    _whole(n)
+    whole_number(n)
     names = self.frame.sort_values(f'pc{component}', kind='stable').name.tolist()
     return pd.DataFrame({'highest': names[::-1][:n], 'lowest': names[:n]}, index=pd.RangeIndex(1, min(n, len(names)) + 1))
 
@@ -173,7 +170,7 @@ def ends(self:FactorMap,
 @patch
 def farthest(self:FactorMap, n:int=5) -> pd.DataFrame:
     "The `n` farthest from the origin in each quadrant"
-    _whole(n)
+    whole_number(n)
     return self.frame[self.frame.quadrant != 'Center'].sort_values('distance', ascending=False, kind='stable').groupby('quadrant').head(n)
 
 @patch

@@ -23,7 +23,7 @@ from .keras_style import *          # these four, so that the kinds of their mod
 from .neural_net import *
 from .genres import *
 from .implicit_feedback import *
-from .interpretation import CollabInterpretation, UnknownName, find_name, nearest
+from .interpretation import CollabInterpretation, UnknownName, find_name, nearest, rated_rows, whole_number
 
 # %% ../nbs/12_recommendation.ipynb #b11ce696
 class Rated:
@@ -95,7 +95,7 @@ class Recommender:
         rating = dls.train_ds.y_names[0]
         if ratings is not None: x, y = _encode(ratings, classes, rating); trained = None
         else:
-            parts = [_rows_of(ds) for ds in ([dls.train_ds, dls.valid_ds] if seen == 'all' else [dls.train_ds])]
+            parts = [rated_rows(ds) for ds in ([dls.train_ds, dls.valid_ds] if seen == 'all' else [dls.train_ds])]
             x, y = (torch.cat(p) for p in zip(*parts))
             trained = torch.arange(len(x)) < len(parts[0][0])
         return cls(deepcopy(learn.model), classes, Rated(x, y, n_users, n_items, trained) if len(x) else None, rating)
@@ -122,11 +122,6 @@ _result_columns = {'predicted', 'cosine', 'euclidean', 'mse', 'mean', 'n_ratings
 def _wild(t:Tensor) -> bool:
     "Whether floating-point numbers are not finite, or so large that a product of two could not be told from infinity"
     return t.is_floating_point() and t.numel() > 0 and not bool(t.abs().max() <= 1e12)       # NaN is not ≤
-
-def _rows_of(ds) -> tuple: # (n, 2) int64, (n,)
-    "The rows of a data set of this course, or of fastai's"
-    if isinstance(ds, RatingsDataset): return ds.x.cpu(), torch.zeros(0) if ds.y is None else ds.y[:, 0].cpu()
-    return torch.as_tensor(ds.items[list(ds.cat_names)].to_numpy(np.int64)), torch.as_tensor(ds.items[ds.y_names[0]].to_numpy(np.float32))
 
 def _encode(ratings:pd.DataFrame, classes:dict, rating:str) -> tuple: # (n, 2), (n,)
     "A table of ratings as indices; ids outside the vocabulary are 0, and counted in a warning"
@@ -197,7 +192,7 @@ def top(self:Recommender,
     block:int=2**24    # Numbers in the largest tensor: aimed at; at least one user is done at a time
 ): # Yields (users (b,), items (b, k), ratings (b, k)), best first; where a user has no more items, the item is 0 and the rating −∞
     "The best items of many users, a block of users at a time: memory does not depend on how many they are. Raises `DataError` where `exclude_seen` cannot be done."
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1: raise ValueError(f"n must be a whole number of at least 1, not {n!r}")
+    whole_number(n)
     if exclude_seen and self.rated is None:
         raise DataError("nobody knows here who rated what (an exported learner has no rows): give `ratings` to from_learner, or say exclude_seen=False")
     dev, n_items = self.device, len(self.items)
@@ -395,7 +390,7 @@ def recommend_new(self:Recommender,
     """The items that somebody whom the model never saw would rate best. Who has rated nothing and says nothing gets what most people rated, with the mean of their ratings.
 
     Raises what `fold_in` raises."""
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1: raise ValueError(f"n must be a whole number of at least 1, not {n!r}")
+    whole_number(n)
     i, r = self._new_ratings(ratings)
     idx = torch.arange(1, len(self.items)) if items is None else torch.tensor([self._index(t, self.item_name) for t in _plain([items] if isinstance(items, str) else items)], dtype=torch.long).unique()
     if len(i) == 0 and not labels:
