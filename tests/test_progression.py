@@ -6,6 +6,7 @@ from fastai.collab import *
 from fastai.tabular.all import *
 
 from collab_course.data import synthetic_ratings
+from collab_course.dot_product import DotProductBias
 from collab_course.loaders import *
 from collab_course.progression import *
 
@@ -91,3 +92,82 @@ def test_on_cuda(tiny):
     dls = lambda s: RatingsDataLoaders.from_df(made.ratings, seed=s, device='cuda')
     table = run_progression(dls, 'fast', n_epoch=1, y_range=None)
     assert table.valid_mse.notna().all()
+
+
+def stepped(opt_func, grads, start, sparse=False, **hypers):
+    "A parameter after steps with the given gradients, (n, rows, 2) or [(indices, values), …], and the optimiser"
+    p = torch.nn.Parameter(start.clone())
+    opt = opt_func([p], **{'lr': .1, 'wd': .3, **hypers})
+    for g in grads:
+        p.grad = torch.sparse_coo_tensor(g[0][None], g[1], start.shape) if sparse else g.clone()
+        opt.step(); opt.zero_grad()
+    return p.detach(), opt
+
+
+def test_row_adam_is_adam():
+    set_seed(0)
+    start, grads = torch.randn(5, 2), torch.randn(20, 5, 2)
+    for hypers in ({}, dict(wd=0.), dict(mom=.8, sqr_mom=.95, eps=1e-8)):
+        want, got = stepped(Adam, grads, start, **hypers)[0], stepped(RowAdam, grads, start, **hypers)[0]
+        assert torch.allclose(want, got, atol=1e-6) and not torch.allclose(want, start, atol=.1)
+    # a list that holds every row is the same as a table; a row that stands twice counts with its sum
+    everything = [(torch.tensor([3, 0, 1, 2, 4, 0]), torch.cat([g[[3]], g[[0]] - 1, g[1:3], g[[4]], torch.ones(1, 2)])) for g in grads]
+    assert torch.allclose(stepped(RowAdam, everything, start, sparse=True)[0], stepped(Adam, grads, start)[0], atol=1e-5)
+
+
+def test_rows_outside_the_batch_stay():
+    set_seed(0)
+    start, rows = torch.randn(5, 2), torch.tensor([3, 1, 3])
+    p, opt = stepped(RowAdam, [(rows, torch.randn(3, 2)) for _ in range(3)], start, sparse=True)
+    assert torch.equal(p[[0, 2, 4]], start[[0, 2, 4]]) and (p[[1, 3]] != start[[1, 3]]).all()
+    state = next(iter(opt.state.values()))
+    assert not state['grad_avg'][[0, 2, 4]].any() and state['grad_avg'][[1, 3]].all()
+    one_d = stepped(RowAdam, [(rows, torch.ones(3))], torch.zeros(5), sparse=True)[0]     # a parameter of one number a row
+    assert one_d[[0, 2, 4]].eq(0).all() and torch.allclose(one_d[[1, 3]], torch.tensor(-.1), atol=1e-3)
+
+
+def test_row_adam_in_a_learner(tiny, tmp_path):
+    dls = tiny[1](0)
+    fits = {}
+    for name, opt_func in (('adam', Adam), ('rows', RowAdam)):
+        learn = recipes['fast'].learner(dls, lambda u, i: EmbeddingDotBias(4, u, i, (0, 5.5)), opt_func=opt_func, path=tmp_path)
+        with learn.no_bar(), learn.no_logging(): recipes['fast'].fit(learn)
+        fits[name] = learn
+    assert abs(fits['adam'].recorder.values[-1][1] - fits['rows'].recorder.values[-1][1]) < 1e-5
+    learn = fits['rows']
+    learn.save('half'); before = learn.opt.state_dict()['state'][0]['grad_avg'].clone()
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    learn.load('half')
+    assert torch.equal(learn.opt.state_dict()['state'][0]['grad_avg'], before)
+    assert recipes['fast'].learner(dls, BiasOnly).opt_func is RowAdam
+
+
+def test_what_fastai_exempts_from_decay_is_exempt():
+    class Exempt(torch.nn.Module):
+        def __init__(self): super().__init__(); self.layer = torch.nn.Linear(2, 1)
+        def forward(self, x): return 0*self.layer(x.float())
+    dls = RatingsDataLoaders.from_df(synthetic_ratings(30, 20, 300).ratings, bs=64, seed=0)
+    ends = []
+    for opt_func in (Adam, RowAdam):
+        set_seed(0)
+        learn = Learner(dls, Exempt(), opt_func=opt_func, wd_bn_bias=False)
+        start = [p.detach().clone() for p in learn.model.parameters()]
+        with learn.no_bar(), learn.no_logging(): learn.fit(2, .1, wd=.5)
+        weight, bias = learn.model.parameters()
+        assert torch.equal(bias, start[1]) and weight.abs().sum() < .9*start[0].abs().sum()
+        ends.append(weight.detach())
+    assert torch.allclose(*ends)
+
+
+@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.cuda)])
+def test_lists_of_rows_learn(device):
+    syn = synthetic_ratings(300, 200, 20_000, n_factors=3, noise=.6)
+    ratings = syn.ratings.assign(rating=syn.ratings.rating - syn.ratings.rating.mean())
+    dls = RatingsDataLoaders.from_df(ratings, seed=0, bs=256, device=device)
+    set_seed(0)
+    model = sparse_rows(DotProductBias(dls.n_users, dls.n_items, 8, None)).to(device)
+    assert all(m.sparse for m in model.modules() if isinstance(m, torch.nn.Embedding))
+    learn = Learner(dls, model, opt_func=RowAdam)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(8, .02, wd=.5)
+    assert learn.recorder.values[-1][1] < 1.25*syn.best_mse and ratings.rating.var() > 2*syn.best_mse
+    assert model(torch.zeros(1, 2, dtype=torch.long, device=device)).abs() < .2      # row 0 was in no batch
