@@ -173,7 +173,7 @@ def run_progression(
     log=None,          # Function called with a line of text after every epoch
     history:bool=False # Also return the losses of every epoch
 ): # The table; with `history` the pair (table, history)
-    """Train the progression through a fastai `Learner`, on the GPU where there is one.
+    """Train the progression through a fastai `Learner`, on the GPU where there is one; started by `accelerate launch`, on several, which share each batch.
 
     The table has a row for the mean, for the biases alone and for models 1 to 5: the four switches, training and validation MSE (the
     training loss is fastai's running mean of the last epoch), RMSE, seconds of training. With several seeds they are means, and
@@ -187,7 +187,7 @@ def run_progression(
     seeds, entries = list(seeds), progression if entries is None else entries
     if not seeds: raise ValueError('at least one seed is needed')
     rows, epochs, jobs = [], [], [(s, e) for s in seeds for e in [None, *entries]]
-    for seed, e in progress_bar(jobs) if bar else jobs:
+    for seed, e in progress_bar(jobs) if bar and not rank_distrib() else jobs:
         if e is None:      # a new seed: its loaders, and the first baseline
             data = dls if isinstance(dls, DataLoaders) else dls(seed)
             if not isinstance(data, RatingsDataLoaders): raise TypeError(f"RatingsDataLoaders are needed, not {type(data).__name__}")
@@ -195,8 +195,8 @@ def run_progression(
             rows.append(dict(model='mean', seed=seed, train_mse=train, valid_mse=valid, seconds=0., **dict.fromkeys(_switches, False)))
         else:
             learn = recipe.learner(data, lambda u, i: e.make(u, i, recipe.n_factors, y_range or data.y_range), seed)
-            learn.add_cb(clock := _EpochClock(e.model, seed, log))
-            with learn.no_bar(), learn.no_logging(): recipe.fit(learn, e.weight_decay)
+            learn.add_cb(clock := _EpochClock(e.model, seed, None if rank_distrib() else log))
+            with distributed(learn), learn.no_bar(), learn.no_logging(): recipe.fit(learn, e.weight_decay)
             epochs += clock.rows
             rows.append(dict(model=e.model, seed=seed, **{k: clock.rows[-1][k] for k in ('train_mse', 'valid_mse', 'seconds')},
                              **{k: getattr(e, k) for k in _switches}))

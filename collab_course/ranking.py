@@ -310,20 +310,15 @@ class HistoryDL(RatingsDL):
         self.histories = Histories(dataset.x[:self.n_rows], dataset.n_users, dataset.n_items)
         self.users = self.histories.lengths().nonzero()[:, 0]           # those who have anything
         super().__init__(dataset, bs=bs, n=len(self.users), **kwargs)
-        if self.device is not None: self.histories.to(self.device)
+        if self.device is not None: self.to(self.device)
 
-    def __iter__(self):
-        self.before_iter()
-        idxs = torch.as_tensor(self.get_idxs())                         # (users,)
-        if not self._looking: self.epoch += 1
-        users, n_batches = self.users[idxs].to(self.histories.start.device), self._n_batches(len(idxs))
-        for k in range(n_batches):
-            last = k == n_batches - 1 and not self.drop_last
-            u = users[k*self.bs:] if last else users[k*self.bs:(k+1)*self.bs]
-            yield self.after_batch((u, self.histories(u)))
-        self.after_iter()
+    def take(self, i:Tensor) -> tuple: # (batch,) positions among `users` → (batch,) users, (batch, n_items)
+        "The batch of the users at `i`"
+        u = self.users[i.to(self.users.device)]
+        return u, self.histories(u)
 
     def to(self, device):
+        self.users = self.users.to(device)
         self.histories.to(device)
         return super().to(device)
 
