@@ -42,12 +42,15 @@ class Contender:
         "Lines of code that a user writes: all four pieces, without blank lines"
         return sum(bool(o.strip()) for o in '\n'.join((self.setup, self.load, self.fit, self.predict)).splitlines())
 
-# %% ../nbs/15_benchmarks.ipynb #2a18f26d
+# %% ../nbs/15_benchmarks.ipynb #7b7a01f1
 _child = r'''
 import json, os, platform, resource, sys, time, warnings
 from importlib import metadata
 
-def peak_mib(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == 'darwin' else 2**10)
+def peak_mib():
+    try:                                                    # of this program; Linux counts the one that started it into ru_maxrss
+        with open('/proc/self/status') as f: return next(int(o.split()[1]) for o in f if o.startswith('VmHWM'))/2**10
+    except (OSError, StopIteration): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == 'darwin' else 2**10)
 
 def versions(names):
     res = {}
@@ -137,7 +140,7 @@ def run_contender(
         res = json.loads(run.stdout.splitlines()[-1])
         return res, np.load(out) if out.is_file() else None
 
-# %% ../nbs/15_benchmarks.ipynb #28d05f93
+# %% ../nbs/15_benchmarks.ipynb #020744c8
 @dataclass(frozen=True)
 class Environment:
     "Where a library lives: its requirements, and the packages whose versions are reported."
@@ -145,7 +148,7 @@ class Environment:
     packages:tuple # Whose versions are worth knowing
 
 environments = {
-    'surprise': Environment('numpy==1.26.4 pandas==3.0.6 scikit-surprise==1.1.5', ('scikit-surprise',)),
+    'surprise': Environment('pandas==3.0.6 scikit-surprise==1.1.5', ('scikit-surprise',)),
     'cornac':   Environment('torch==2.13.0 pandas==3.1.1 cornac==3.0.1', ('cornac', 'torch')),
     'lenskit':  Environment('torch==2.13.0 pandas==2.3.3 lenskit==2025.8.1', ('lenskit', 'torch')),
     'myfm':     Environment('pandas==3.1.1 scikit-learn==1.9.1 myfm==0.4.0', ('myfm',)),
@@ -179,7 +182,7 @@ def install_environments(
             shutil.rmtree(path, ignore_errors=True)
             log(f"{group}: could not be installed: {(e.stderr.strip().splitlines() or ['?'])[-1]}")
 
-# %% ../nbs/15_benchmarks.ipynb #ed339c5c
+# %% ../nbs/15_benchmarks.ipynb #ece1abdf
 _imports = """
 import pandas as pd
 from fastai.collab import *
@@ -226,6 +229,9 @@ course_contenders = [
     _model('CollabNN', 'neural_net', 'lambda u, i: CollabNN((u, emb_sz_rule(u)), (i, emb_sz_rule(i)))', decay=False),
     _model('net [100, 50]', 'neural_net', 'lambda u, i: EmbeddingNN([(u, emb_sz_rule(u)), (i, emb_sz_rule(i))], [100, 50], y_range=(0, 5.5))'),
     _course('6 + who rated what', _sixth, "sixth_learner(dls, seed=seed)", 'sixth_recipe'),
+    _course('6, batches of 1,024', _sixth, "sixth_learner(dls, seed=seed, recipe=recipe)", "Recipe('larger', 1024, .01, 1.6, 1.6, 8, 32)"),
+    _course('6, of 2,048, 16 factors', _sixth, "sixth_learner(dls, seed=seed, recipe=recipe)", "Recipe('larger still', 2048, .02, 1.6, 1.6, 8, 16)"),
+    _course('6, of 4,096, 8 factors', _sixth, "sixth_learner(dls, seed=seed, recipe=recipe)", "Recipe('hasty', 4096, .06, 1.6, 1.6, 5, 8)"),
     _course('6 + labels', _side, f"sixth_learner(dls, {_labels}, seed)", 'sixth_recipe'),
     Contender('four of 6 + labels, averaged', 'course', _imports + _side, _load, '\nrecipe = sixth_recipe' + _averaged.format(f"sixth_learner(dls, {_labels}, seed)"), "\npred = score(model, *dls.valid_ds.x.T)")]
 
@@ -239,7 +245,7 @@ learn = collab_learner(dls, n_factors=50, y_range=(0, 5.5))
 with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(5, 5e-3, wd=0.1)""", """
 with learn.no_bar(): pred = learn.get_preds()[0].flatten()""", 'https://docs.fast.ai/tutorial.collab.html') for name, dl in (('fastai as it ships', ''), ('fastai, TabDataLoader', ', dl_type=TabDataLoader'))]
 
-# %% ../nbs/15_benchmarks.ipynb #4323c44b
+# %% ../nbs/15_benchmarks.ipynb #2ccafe46
 def _surprise(name, algo, docs):
     return Contender(name, 'surprise', f"from surprise import {algo[:algo.index('(')]}, Dataset, Reader", """
 data = Dataset.load_from_df(train[['user', 'item', 'rating']], Reader(rating_scale=(1, 5)))
@@ -272,26 +278,31 @@ pipe.train(data, TrainingOptions(rng=seed))""", """
 preds = predict(pipe, test, n_jobs=1).to_df()
 pred = pairs.merge(preds, how='left', on=['user_id', 'item_id']).score.to_numpy()""", 'https://lkpy.lenskit.org/stable/' + docs)
 
-def _myfm(name, n, docs='', side=False):
-    load = """
+_encoded = """
 ohe = OneHotEncoder(handle_unknown='ignore')
 X_train, X_valid = ohe.fit_transform(train[['user', 'item']]), ohe.transform(valid[['user', 'item']])
 group_shapes = [len(group) for group in ohe.categories_]"""
-    with_side = """
-ohe = OneHotEncoder(handle_unknown='ignore').fit(train[['user', 'item']])
-user_info = users.assign(age=users.age // 5 * 5).set_index('user')[['age', 'gender', 'occupation']]
-movie_info = items.assign(year=items.year.fillna(0)).set_index('item')[['year']]
+_blocks = """
+user_info = users.assign(age=users.age // 5 * 5)[['user', 'age', 'gender', 'occupation']]
+movie_info = items.assign(year=items.year.fillna(0))[['item', 'year']]
 movie_genres = items.set_index('item').genres.str.get_dummies('|')
 user_ohe, movie_ohe = (OneHotEncoder(handle_unknown='ignore').fit(info) for info in (user_info, movie_info))
-def features(df):
-    return sps.hstack([ohe.transform(df[['user', 'item']]), user_ohe.transform(user_info.reindex(df.user)),
-                       movie_ohe.transform(movie_info.reindex(df.item)), movie_genres.reindex(df.item).values], format='csr')
-X_train, X_valid = features(train), features(valid)
-group_shapes = [len(group) for enc in (ohe, user_ohe, movie_ohe) for group in enc.categories_] + [movie_genres.shape[1]]"""
-    return Contender(name, 'myfm', "import myfm\nfrom sklearn.preprocessing import OneHotEncoder" + ("\nimport scipy.sparse as sps" if side else ''), with_side if side else load, f"""
-fm = myfm.MyFMRegressor(rank=10, random_seed=seed)
-fm.fit(X_train, train.rating.to_numpy(), n_iter={n}, n_kept_samples={n}, group_shapes=group_shapes)""", """
-pred = fm.predict(X_valid)""", 'https://myfm.readthedocs.io/en/stable/movielens.html' + docs)
+def blocks(df):
+    user_ids, user_rows = np.unique(df.user, return_inverse=True)
+    movie_ids, movie_rows = np.unique(df.item, return_inverse=True)
+    X_user = user_ohe.transform(user_info.set_index('user', drop=False).reindex(user_ids))
+    X_movie = movie_ohe.transform(movie_info.set_index('item', drop=False).reindex(movie_ids))
+    return [myfm.RelationBlock(user_rows, X_user.tocsr()),
+            myfm.RelationBlock(movie_rows, sps.hstack([X_movie, movie_genres.reindex(movie_ids).values], format='csr'))]
+train_blocks, valid_blocks = blocks(train), blocks(valid)
+group_shapes = [len(group) for enc in (user_ohe, movie_ohe) for group in enc.categories_] + [movie_genres.shape[1]]"""
+
+def _myfm(name, rank, n, docs='movielens.html', side=False, cls='MyFMRegressor', y='train.rating.to_numpy()', predict='predict({})'):
+    X, X_valid = ('None', 'None, X_rel=valid_blocks') if side else ('X_train', 'X_valid')
+    return Contender(name, 'myfm', "import myfm\nfrom sklearn.preprocessing import OneHotEncoder" + ("\nimport numpy as np\nimport scipy.sparse as sps" if side else ''), _blocks if side else _encoded, f"""
+fm = myfm.{cls}(rank={rank}, random_seed=seed)
+fm.fit({X}, {y}, {'X_rel=train_blocks, ' if side else ''}n_iter={n}, n_kept_samples={n}, group_shapes=group_shapes)""", f"""
+pred = fm.{predict.format(X_valid)}""", 'https://myfm.readthedocs.io/en/stable/' + docs)
 
 peers = [
     _surprise('Surprise BaselineOnly', 'BaselineOnly(verbose=False)', 'basic_algorithms.html'),
@@ -303,7 +314,9 @@ peers = [
     _cornac('Cornac MF, tuned', 'k=50, max_iter=100, learning_rate=0.005, lambda_reg=0.1, use_bias=True', '/blob/master/cornac/models/mf/recom_mf.py'),
     _lenskit('LensKit BiasedMF', 'features=50', 'guide/GettingStarted.html'),
     _lenskit('LensKit BiasedMF, tuned', 'features=100, regularization=0.12', 'api/lenskit.als.html'),
-    _myfm('myFM, ids', 200), _myfm('myFM, ids, tuned', 512), _myfm('myFM + labels', 200, '#adding-side-information', side=True)]
+    _myfm('myFM, ids', 10, 200), _myfm('myFM, ids, tuned', 10, 512),
+    _myfm('myFM + labels', 10, 200, 'relation-blocks.html', side=True), _myfm('myFM + labels, tuned', 20, 512, 'relation-blocks.html', side=True),
+    _myfm('myFM ordered probit + labels', 10, 300, 'ordinal-regression.html', True, 'MyFMOrderedProbit', 'train.rating.to_numpy().astype(int) - 1', 'predict_proba({}) @ np.arange(1, 6)')]
 contenders = course_contenders + fastai_contenders + peers
 
 # %% ../nbs/15_benchmarks.ipynb #cc132dc6
@@ -398,7 +411,7 @@ def plot_frontier(
     textalloc.allocate(ax, t.fit.tolist(), t.mse.tolist(), list(t.index), x_scatter=t.fit.tolist(), y_scatter=t.mse.tolist(), textsize=8, linecolor='lightgray', min_distance=.005, max_distance=.3)
     return ax
 
-# %% ../nbs/15_benchmarks.ipynb #b4213ab0
+# %% ../nbs/15_benchmarks.ipynb #42cbfc23
 _rank_imports = "import torch\nfrom collab_course.ranking import *"
 _rank_load = "\nhdls = HistoryDataLoaders.from_df(train[['user', 'item']], valid_pct=0, seed=seed)"
 _rank_scores = "\nscores = rank_scores(model, torch.arange(1, hdls.n_users))[:, 1:]"
@@ -425,15 +438,16 @@ user_items = csr_matrix((np.ones(len(train)), pairs), shape=(len(users_list), le
 model = {model}
 model.fit(user_items, show_progress=False)""", "\nscores = model.user_factors @ model.item_factors.T", docs)
 
-_examples = 'https://github.com/recommenders-team/recommenders/blob/main/examples/02_model_collaborative_filtering/'
+_examples = 'https://github.com/recommenders-team/recommenders/blob/main/examples/'
 ranking_contenders = [
     _ranker('popularity', "\nmodel = Popularity(hdls.n_users, hdls.n_items, hdls.train_ds.x)"),
     _ranker('EASE', "\nmodel = EASE(hdls.n_users, hdls.n_items, hdls.train_ds.x)"),
     _ranker('embeddings, softmax', "\nlearn = ranking_learner(hdls, seed)\nwith learn.no_bar(), learn.no_logging(): ranking_recipe.fit(learn)\nmodel = learn.model"),
     _rated('4 + weight decay', "from collab_course.dot_product import DotProductBias", f"recipe.learner(dls, {_bias}, seed)", "recipes['fast']"),
     _rated('6 + who rated what', _sixth, "sixth_learner(dls, seed=seed)", 'sixth_recipe'),
-    _cornac_ranker('Cornac BPR', 'BPR(k=200, max_iter=200, learning_rate=0.01, lambda_reg=1e-3, seed=seed)', _examples + 'cornac_bpr_deep_dive.ipynb'),
-    _cornac_ranker('Cornac BiVAE', "BiVAECF(k=50, encoder_structure=[100], act_fn='tanh', likelihood='pois', n_epochs=500, batch_size=128, learning_rate=0.001, seed=seed)", _examples + 'cornac_bivae_deep_dive.ipynb'),
+    _cornac_ranker('Cornac BPR', 'BPR(k=200, max_iter=200, learning_rate=0.01, lambda_reg=1e-3, seed=seed)', _examples + '06_benchmarks/movielens.ipynb'),
+    _cornac_ranker('Cornac BiVAE', "BiVAECF(k=100, encoder_structure=[200], act_fn='tanh', likelihood='pois', n_epochs=500, batch_size=1024, learning_rate=0.001, seed=seed)", _examples + '06_benchmarks/movielens.ipynb'),
+    _cornac_ranker('Cornac BiVAE, small batches', "BiVAECF(k=50, encoder_structure=[100], act_fn='tanh', likelihood='pois', n_epochs=500, batch_size=128, learning_rate=0.001, seed=seed)", _examples + '02_model_collaborative_filtering/cornac_bivae_deep_dive.ipynb'),
     _cornac_ranker('Cornac EASE', 'EASE(verbose=False)', 'https://github.com/PreferredAI/cornac/blob/master/examples/ease_movielens.py', 'model.score(train_set.uid_map[u]).ravel()'),
     Contender('Surprise SVD, 150 factors', 'surprise', "import pandas as pd\nfrom surprise import SVD, Dataset, Reader", """
 data = Dataset.load_from_df(train[['user', 'item', 'rating']], Reader(rating_scale=(1, 5)))
@@ -441,9 +455,9 @@ trainset = data.build_full_trainset()""", """
 algo = SVD(n_factors=150, n_epochs=15, lr_all=0.005, reg_all=0.02, random_state=seed)
 algo.fit(trainset)""", """
 predictions = pd.DataFrame(algo.test(trainset.build_anti_testset()))
-scores = predictions.pivot(index='uid', columns='iid', values='est').reindex(index=users_list, columns=items_list).fillna(0)""", _examples + 'surprise_svd_deep_dive.ipynb'),
+scores = predictions.pivot(index='uid', columns='iid', values='est').reindex(index=users_list, columns=items_list).fillna(0)""", _examples + '06_benchmarks/movielens.ipynb'),
     _implicit_ranker('implicit ALS', 'als', 'AlternatingLeastSquares(factors=64, regularization=0.05, alpha=2.0, random_state=seed)', 'https://benfred.github.io/implicit/tutorial_lastfm.html', True),
-    _implicit_ranker('implicit ALS, tuned', 'als', 'AlternatingLeastSquares(factors=32, regularization=0.05, alpha=2.0, random_state=seed)', 'https://benfred.github.io/implicit/api/models/cpu/als.html'),
+    _implicit_ranker('implicit ALS, tuned', 'als', 'AlternatingLeastSquares(factors=64, regularization=50.0, alpha=10.0, random_state=seed)', 'https://benfred.github.io/implicit/api/models/cpu/als.html'),
     _implicit_ranker('implicit BPR', 'bpr', 'BayesianPersonalizedRanking(random_state=seed)', 'https://benfred.github.io/implicit/api/models/cpu/bpr.html'),
     Contender('RecBole LightGCN', 'recbole', """
 import tempfile
@@ -460,7 +474,7 @@ folder.mkdir()
 train[['user', 'item']].set_axis(['user_id:token', 'item_id:token'], axis=1).to_csv(folder/'ratings.inter', sep='\\t', index=False)
 config = Config(model='LightGCN', dataset='ratings', config_dict=dict(data_path=str(folder.parent), load_col={'inter': ['user_id', 'item_id']},
     eval_args={'split': {'RS': [1., 0., 0.]}, 'group_by': None, 'order': 'RO', 'mode': 'full'}, seed=seed, use_gpu=False,
-    embedding_size=64, n_layers=3, reg_weight=1e-4, learning_rate=0.005, train_batch_size=1024, epochs=50))
+    embedding_size=64, n_layers=3, reg_weight=1e-4, learning_rate=0.005, train_batch_size=1024, epochs=20))
 init_seed(seed, config['reproducibility'])
 dataset = create_dataset(config)
 train_data, _, _ = data_preparation(config, dataset)""", """
@@ -469,7 +483,7 @@ Trainer(config, model).fit(train_data, saved=False, show_progress=False)""", """
 rows = torch.tensor(dataset.token2id('user_id', [str(u) for u in users_list]))
 columns = dataset.token2id('item_id', [str(i) for i in items_list])
 with torch.no_grad():
-    scores = model.full_sort_predict(Interaction({'user_id': rows})).view(len(users_list), -1)[:, columns].numpy()""", 'https://recbole.io/docs/user_guide/model/general/lightgcn.html')]
+    scores = model.full_sort_predict(Interaction({'user_id': rows})).view(len(users_list), -1)[:, columns].numpy()""", _examples + '06_benchmarks/movielens.ipynb')]
 
 def benchmark_ranking(
     ml:MovieLens,
