@@ -9,8 +9,8 @@ __all__ = ['environments', 'course_contenders', 'fastai_contenders', 'peers', 'c
            'plot_frontier', 'benchmark_ranking', 'growth_ratings', 'benchmark_growth', 'plot_growth', 'machine',
            'save_results', 'load_results', 'quick_benchmark']
 
-# %% ../nbs/15_benchmarks.ipynb #4f6b2085
-import json, os, platform, subprocess, sys, tempfile, time
+# %% ../nbs/15_benchmarks.ipynb #149c4fe8
+import json, os, platform, shutil, signal, subprocess, sys, tempfile, time
 from dataclasses import dataclass, replace
 from datetime import date
 from importlib import metadata
@@ -20,6 +20,7 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
 from fastai.data.transforms import RandomSplitter
 from fastai.learner import Callback, Learner
 from .data import *
+from .data import _last_line
 from .loaders import *
 from .dot_product import *
 from .progression import *
@@ -42,15 +43,17 @@ class Contender:
         "Lines of code that a user writes: all four pieces, without blank lines"
         return sum(bool(o.strip()) for o in '\n'.join((self.setup, self.load, self.fit, self.predict)).splitlines())
 
-# %% ../nbs/15_benchmarks.ipynb #7b7a01f1
+# %% ../nbs/15_benchmarks.ipynb #8abdaec9
 _child = r'''
-import json, os, platform, resource, sys, time, warnings
+import json, os, platform, sys, time, warnings
 from importlib import metadata
 
 def peak_mib():
     try:                                                    # of this program; Linux counts the one that started it into ru_maxrss
         with open('/proc/self/status') as f: return next(int(o.split()[1]) for o in f if o.startswith('VmHWM'))/2**10
-    except (OSError, StopIteration): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == 'darwin' else 2**10)
+    except (OSError, StopIteration):
+        import resource
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == 'darwin' else 2**10)
 
 def versions(names):
     res = {}
@@ -72,24 +75,25 @@ def result(space):
     if name not in space: raise NameError(f"the code does not set {name}")
     res = np.asarray(space[name], dtype=float)
     if res.shape != shape: raise ValueError(f"{name} must be of shape {shape}, not {res.shape}")
-    if np.isnan(res).any(): raise ValueError(f"{int(np.isnan(res).sum())} of {res.size} in {name} are NaN")
+    bad = ~np.isfinite(res)
+    if bad.any(): raise ValueError(f"{int(bad.sum())} of {res.size} in {name} are not finite")
     return res
 
 def run(job):
     res, parts = {}, ('load', 'fit', 'predict')
     try:
         import numpy as np
-        given = tables(job['inputs']) | job['more']
+        given = {'users': None, 'items': None} | tables(job['inputs']) | job['more']
         space = {'__name__': 'contender'}
         exec(compile(job['setup'], 'setup', 'exec'), space)
+        res['setup_mib'] = peak_mib()
         if job['warm']:
             few = space | given | {'train': given['train'][:2000].copy(), 'valid': given['valid'][:200].copy()}
             try:
                 for part in parts: exec(compile(job[part], part, 'exec'), few)
-            except Exception: pass                          # too few rows for some: they start cold
+            except Exception as e: res['cold'] = type(e).__name__   # too few rows for some
             del few
         space |= given
-        res['setup_mib'] = peak_mib()
         for part in parts:
             code, start = compile(job[part], part, 'exec'), time.perf_counter()
             exec(code, space)
@@ -103,10 +107,10 @@ def run(job):
 job = json.load(sys.stdin)
 answer = os.fdopen(os.dup(1), 'w')                          # whatever a library prints goes to standard error
 os.dup2(2, 1)
-with warnings.catch_warnings(): print(json.dumps(run(job)), file=answer, flush=True)
+with warnings.catch_warnings(): print(json.dumps(run(job), allow_nan=False), file=answer, flush=True)
 '''
 
-# %% ../nbs/15_benchmarks.ipynb #40ec94a5
+# %% ../nbs/15_benchmarks.ipynb #83e7bef9
 def write_inputs(
     path,       # The .npz file to write
     train, valid=None, # Tables user, item, rating
@@ -132,15 +136,23 @@ def run_contender(
     "Run a contender in a process of its own."
     with tempfile.TemporaryDirectory() as tmp:
         out = Path(tmp)/'pred.npy'
-        job = {k: getattr(c, k) for k in ('setup', 'load', 'fit', 'predict')} | dict(inputs=str(inputs), output=str(out), more=more | {'seed': seed}, warm=warm,
+        job = {k: getattr(c, k) for k in ('setup', 'load', 'fit', 'predict')} | dict(inputs=str(Path(inputs).resolve()), output=str(out), more=more | {'seed': seed}, warm=warm,
               packages=['numpy', 'pandas', *(environments[c.group].packages if c.group in environments else ['torch', 'fastai', 'collab_course'])])
-        try: run = subprocess.run([str(python), '-W', 'ignore', '-c', _child], input=json.dumps(job), capture_output=True, text=True, timeout=timeout)
-        except subprocess.TimeoutExpired: return {'error': f'not done after {timeout:.0f} s'}, None
-        if not run.stdout.strip(): return {'error': (run.stderr.strip().splitlines() or [f'ended with {run.returncode}'])[-1]}, None
-        res = json.loads(run.stdout.splitlines()[-1])
+        env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH' or c.group in ('course', 'fastai')} | {'TMPDIR': tmp}
+        if 'PYTHONPATH' in env: env['PYTHONPATH'] = os.pathsep.join(str(Path(p).resolve()) for p in env['PYTHONPATH'].split(os.pathsep) if p)
+        child = subprocess.Popen([str(python), '-W', 'ignore', '-c', _child], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp, env=env, start_new_session=True)
+        try: said, noise = child.communicate(json.dumps(job), timeout=timeout)
+        except BaseException as e:                           # too late, or interrupted: whatever it has started ends with it
+            if hasattr(os, 'killpg'): os.killpg(child.pid, signal.SIGKILL)
+            else: child.kill()
+            child.wait()
+            if isinstance(e, subprocess.TimeoutExpired): return {'error': f'not done after {timeout:.0f} s'}, None
+            raise
+        if not said.strip(): return {'error': f'ended with {child.returncode}' + (f': {last}' if (last := _last_line(noise)) else '')}, None
+        res = json.loads(said.splitlines()[-1])
         return res, np.load(out) if out.is_file() else None
 
-# %% ../nbs/15_benchmarks.ipynb #020744c8
+# %% ../nbs/15_benchmarks.ipynb #64b76041
 @dataclass(frozen=True)
 class Environment:
     "Where a library lives: its requirements, and the packages whose versions are reported."
@@ -164,25 +176,31 @@ def python_of(
     found = [Path(folder)/group/p for p in ('bin/python', 'Scripts/python.exe')] if folder else []
     return next((p.absolute() for p in found if p.is_file()), None)
 
+def _turn(c, inputs, folder, seed=0, **kwargs) -> tuple: # What `run_contender` gives
+    "A contender's turn in its environment; where that is missing, a result that says so"
+    if (python := python_of(c.group, folder)) is None:
+        return {'error': f"not installed ({environments[c.group].require.split()[-1]}): collab-course benchmark --install --environments DIR"}, None
+    return run_contender(c, inputs, python, seed, **kwargs)
+
 def install_environments(
     folder,        # Where they are made, each under its name
     groups=None,   # Which; all if None
     log=print      # Function called with a line of text
 ):
     "Make the virtual environments of the libraries. What is there is left alone; one that could not be made is said, and taken away."
-    import shutil
     for group in groups or environments:
         if python_of(group, folder): continue
-        path, pip = Path(folder)/group, ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check']
+        path, pip = Path(folder)/group, ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--no-input']
         try:
-            subprocess.run([sys.executable, '-m', 'venv', str(path)], check=True, capture_output=True, text=True)
-            subprocess.run([str(python_of(group, folder)), *pip, *environments[group].require.split()], check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+            for cmd in ([sys.executable, '-m', 'venv', str(path)], lambda: [str(python_of(group, folder)), *pip, *environments[group].require.split()]):
+                subprocess.run(cmd() if callable(cmd) else cmd, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
             log(f'{group}: installed')
-        except subprocess.CalledProcessError as e:
+        except BaseException as e:                           # an interrupted one would count as installed for ever
             shutil.rmtree(path, ignore_errors=True)
-            log(f"{group}: could not be installed: {(e.stderr.strip().splitlines() or ['?'])[-1]}")
+            if not isinstance(e, subprocess.CalledProcessError): raise
+            log(f"{group}: could not be installed: {_last_line(e.stderr or '') or _last_line(e.stdout or '') or f'exit {e.returncode}'}")
 
-# %% ../nbs/15_benchmarks.ipynb #ece1abdf
+# %% ../nbs/15_benchmarks.ipynb #e89f101d
 _imports = """
 import pandas as pd
 from fastai.collab import *
@@ -236,16 +254,16 @@ course_contenders = [
     Contender('four of 6 + labels, averaged', 'course', _imports + _side, _load, '\nrecipe = sixth_recipe' + _averaged.format(f"sixth_learner(dls, {_labels}, seed)"), "\npred = score(model, *dls.valid_ds.x.T)")]
 
 _stock = """
+set_seed(seed)
 ratings = pd.concat([train, valid], ignore_index=True).astype({{'user': object, 'item': object}})
 splits = list(range(len(train))), list(range(len(train), len(ratings)))
 dls = TabularCollab(ratings, [Categorify], ['user', 'item'], y_names=['rating'], y_block=TransformBlock(), splits=splits).dataloaders(bs=64{})"""
 fastai_contenders = [Contender(name, 'fastai', "import pandas as pd\nfrom fastai.collab import *\nfrom fastai.tabular.all import *", _stock.format(dl), """
-set_seed(seed)
 learn = collab_learner(dls, n_factors=50, y_range=(0, 5.5))
 with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(5, 5e-3, wd=0.1)""", """
 with learn.no_bar(): pred = learn.get_preds()[0].flatten()""", 'https://docs.fast.ai/tutorial.collab.html') for name, dl in (('fastai as it ships', ''), ('fastai, TabDataLoader', ', dl_type=TabDataLoader'))]
 
-# %% ../nbs/15_benchmarks.ipynb #2ccafe46
+# %% ../nbs/15_benchmarks.ipynb #1d3856bd
 def _surprise(name, algo, docs):
     return Contender(name, 'surprise', f"from surprise import {algo[:algo.index('(')]}, Dataset, Reader", """
 data = Dataset.load_from_df(train[['user', 'item', 'rating']], Reader(rating_scale=(1, 5)))
@@ -283,6 +301,7 @@ ohe = OneHotEncoder(handle_unknown='ignore')
 X_train, X_valid = ohe.fit_transform(train[['user', 'item']]), ohe.transform(valid[['user', 'item']])
 group_shapes = [len(group) for group in ohe.categories_]"""
 _blocks = """
+assert users is not None, 'this data set says nothing of its users'
 user_info = users.assign(age=users.age // 5 * 5)[['user', 'age', 'gender', 'occupation']]
 movie_info = items.assign(year=items.year.fillna(0))[['item', 'year']]
 movie_genres = items.set_index('item').genres.str.get_dummies('|')
@@ -319,7 +338,7 @@ peers = [
     _myfm('myFM ordered probit + labels', 10, 300, 'ordinal-regression.html', True, 'MyFMOrderedProbit', 'train.rating.to_numpy().astype(int) - 1', 'predict_proba({}) @ np.arange(1, 6)')]
 contenders = course_contenders + fastai_contenders + peers
 
-# %% ../nbs/15_benchmarks.ipynb #cc132dc6
+# %% ../nbs/15_benchmarks.ipynb #cad5a964
 def benchmark_tables(
     ml:MovieLens # Its ratings, and what it knows of users and films
 ) -> tuple: # ratings (user, item, rating), users, items: items numbered by title
@@ -333,9 +352,10 @@ def benchmark_tables(
 def benchmark_splits(
     ml:MovieLens,
     random=range(5), # Seeds of `RandomSplitter`
-    folds=range(1, 6)# Official folds
+    folds=None       # Official folds; if None 1 to 5 for ml-100k and none elsewhere
 ) -> dict: # Name of the split → (training, validation) rows
     "The splits on which everybody is measured."
+    if folds is None: folds = range(1, 6) if ml.name == 'ml-100k' else ()
     res = {f'random {s}': tuple(np.asarray(o) for o in RandomSplitter(seed=s)(range(len(ml.ratings)))) for s in random}
     return res | {f'u{k}': ml.fold(k) for k in folds}
 
@@ -343,6 +363,7 @@ def benchmark(
     ml:MovieLens,
     contenders, splits:dict, # Whom, and on which splits: name → (training, validation) rows
     folder=None, # Of the environments
+    timed:bool=True, # Whether the machine is left alone meanwhile; if not, no seconds are kept
     log=print    # Function called with a line of text after every run
 ) -> list: # A dict a run
     "Every contender on every split, in turns, each run in a process of its own."
@@ -353,22 +374,19 @@ def benchmark(
             t, v = (ratings.iloc[rows].reset_index(drop=True) for rows in (train, valid))
             write_inputs(f'{tmp}/in.npz', t, v, users, items)
             for c in contenders:
-                python = python_of(c.group, folder)
-                if python is None: res = {'error': f"not installed ({environments[c.group].require.split()[-1]}): collab-course benchmark --install"}
-                else:
-                    seed = int(name.split()[1]) if name.startswith('random ') else 0
-                    res, pred = run_contender(c, f'{tmp}/in.npz', python, seed)
-                    if pred is not None: res['mse'] = float(np.mean((pred - v.rating.to_numpy())**2))
+                res, pred = _turn(c, f'{tmp}/in.npz', folder, int(name.split()[1]) if name.startswith('random ') else 0)
+                if pred is not None: res['mse'] = float(np.mean((pred - v.rating.to_numpy())**2))
+                if not timed: res = {k: x for k, x in res.items() if k not in ('load_s', 'fit_s', 'predict_s')}
                 runs.append(dict(contender=c.name, group=c.group, lines=c.lines, split=name, **res))
-                log(f"{name:9} {c.name:30} " + (res['error'] if 'error' in res else f"MSE {res['mse']:.4f}  fit {res['fit_s']:7.2f} s  {res['peak_mib']:5.0f} MiB"))
+                log(f"{name:9} {c.name:30} " + (res['error'] if 'error' in res else f"MSE {res['mse']:.4f}  " + (f"fit {res['fit_s']:7.2f} s  " if timed else '') + f"{res['peak_mib']:5.0f} MiB"))
     return runs
 
-# %% ../nbs/15_benchmarks.ipynb #296f4063
+# %% ../nbs/15_benchmarks.ipynb #7721b164
 def benchmark_table(
     runs:list # What `benchmark` gave
 ) -> pd.DataFrame: # A row a contender, in the order of the runs
-    """Mean MSE over the random splits, and over the five folds; the difference to model 4 on the same random splits, ± its standard deviation; medians of the seconds; the
-    most memory. Times are those of the random splits."""
+    """mse, rmse (random splits); gap ± gap_sd (of the MSE to model 4's on the same random splits); folds (MSE over the five folds); load, fit, predict (seconds: medians of
+    those random splits that were timed); peak and above (MiB, the most; above: beyond what stood after the imports); lines; runs (that ended); note (the first error)."""
     df = pd.DataFrame(runs)
     for c in ('mse', 'load_s', 'fit_s', 'predict_s', 'peak_mib', 'setup_mib', 'error'):
         if c not in df: df[c] = np.nan
@@ -389,7 +407,7 @@ def frontier(
     t = table.dropna(subset=['mse', 'fit']).sort_values(['fit', 'mse'])
     return t[t.mse < t.mse.cummin().shift(fill_value=np.inf)]
 
-# %% ../nbs/15_benchmarks.ipynb #fc1406c9
+# %% ../nbs/15_benchmarks.ipynb #9fa2c3a2
 _colours = dict(course='#0072B2', fastai='#D55E00', surprise='#009E73', cornac='#CC79A7', lenskit='#E69F00', myfm='#000000')
 
 def plot_frontier(
@@ -402,6 +420,7 @@ def plot_frontier(
     if ax is None: ax = plt.subplots(figsize=(10, 6), layout='constrained')[1]
     t = table.dropna(subset=['mse', 'fit'])
     t = t[t.mse < worst]
+    if t.empty: raise DataError('no run ended: there is nothing to draw')
     best = frontier(t)
     ax.step(best.fit, best.mse, where='post', color='gray', lw=1, zorder=1)
     for group, rows in t.groupby('group', sort=False):
@@ -411,7 +430,7 @@ def plot_frontier(
     textalloc.allocate(ax, t.fit.tolist(), t.mse.tolist(), list(t.index), x_scatter=t.fit.tolist(), y_scatter=t.mse.tolist(), textsize=8, linecolor='lightgray', min_distance=.005, max_distance=.3)
     return ax
 
-# %% ../nbs/15_benchmarks.ipynb #42cbfc23
+# %% ../nbs/15_benchmarks.ipynb #b06d9780
 _rank_imports = "import torch\nfrom collab_course.ranking import *"
 _rank_load = "\nhdls = HistoryDataLoaders.from_df(train[['user', 'item']], valid_pct=0, seed=seed)"
 _rank_scores = "\nscores = rank_scores(model, torch.arange(1, hdls.n_users))[:, 1:]"
@@ -499,18 +518,15 @@ def benchmark_ranking(
         with tempfile.TemporaryDirectory() as tmp:
             write_inputs(f'{tmp}/in.npz', ratings.iloc[train].astype({'rating': float}), users_list=dls.classes['user'][1:], items_list=dls.classes['item'][1:])
             for c in contenders:
-                python = python_of(c.group, folder)
-                if python is None: res = {'error': f"not installed ({environments[c.group].require.split()[-1]}): collab-course benchmark --install"}
-                else:
-                    res, scores = run_contender(c, f'{tmp}/in.npz', python, seed, warm=False)
-                    if scores is not None:
-                        padded = torch.nn.functional.pad(torch.from_numpy(scores).float(), (1, 0, 1, 0))     # a row and a column for `#na#`
-                        res |= {k: float(v) for k, v in ranking_metrics(lambda users: padded[users], dls).items()}
+                res, scores = _turn(c, f'{tmp}/in.npz', folder, seed, warm=False)
+                if scores is not None:
+                    padded = torch.nn.functional.pad(torch.from_numpy(scores).float(), (1, 0, 1, 0))     # a row and a column for `#na#`
+                    res |= {k: float(v) for k, v in ranking_metrics(lambda users: padded[users], dls).items()}
                 runs.append(dict(contender=c.name, group=c.group, lines=c.lines, seed=seed, **res))
                 log(f"ranking, split {seed}  {c.name:26} " + (res['error'] if 'error' in res else f"nDCG@10 {res['nDCG']:.4f}  fit {res['fit_s']:7.2f} s"))
     return runs
 
-# %% ../nbs/15_benchmarks.ipynb #3b286152
+# %% ../nbs/15_benchmarks.ipynb #852f83d8
 growth_sizes = 100_000, 1_000_000, 5_000_000, 25_000_000
 
 def growth_ratings(
@@ -555,7 +571,7 @@ def benchmark_growth(
 ) -> list: # A dict a run
     "Seconds an epoch, peak memory and MSE against the noise, for every size. A fiftieth of the rows, at most 100,000, validates."
     runs = []
-    for n in sizes:
+    for n in (n for n in sizes if any(n <= most for _, most, _ in contenders)):
         syn = growth_ratings(n, n_factors)
         v = syn.ratings.iloc[-min(100_000, n//50):]
         floor = float(((v.rating - syn.expected(v.user.to_numpy(), v['item'].to_numpy()))**2).mean())      # of these very rows
@@ -564,12 +580,9 @@ def benchmark_growth(
             truth = v.rating.to_numpy()
             del syn, v
             for c, most, epochs in contenders:
-                python = python_of(c.group, folder)
                 if n > most: continue
-                if python is None: res = {'error': f"not installed ({environments[c.group].require.split()[-1]}): collab-course benchmark --install"}
-                else:
-                    res, pred = run_contender(c, f'{tmp}/in.npz', python, epochs=epochs)
-                    if pred is not None: res |= dict(mse=float(np.mean((pred - truth)**2)), epoch_s=res['fit_s']/epochs)
+                res, pred = _turn(c, f'{tmp}/in.npz', folder, epochs=epochs)
+                if pred is not None: res |= dict(mse=float(np.mean((pred - truth)**2)), epoch_s=res['fit_s']/epochs)
                 runs.append(dict(contender=c.name, group=c.group, n=n, n_factors=n_factors, epochs=epochs, floor=floor, **res))
                 log(f"{n:10,} ratings  {c.name:20} " + (res['error'] if 'error' in res else f"{res['epoch_s']:7.2f} s an epoch  {res['peak_mib']:6.0f} MiB  MSE {res['mse']/floor:.3f} of the noise"))
     return runs
@@ -580,8 +593,9 @@ def plot_growth(
 ): # The two axes
     "Seconds an epoch, and peak memory, against the number of ratings, on log axes."
     if axs is None: axs = plt.subplots(1, 2, figsize=(10, 3.8), layout='constrained')[1]
-    df = pd.DataFrame(runs)
-    for name, of in df[df.get('error', pd.Series(index=df.index, dtype=object)).isna()].groupby('contender', sort=False):
+    df = pd.DataFrame([r for r in runs if 'error' not in r])
+    if df.empty: raise DataError('no run ended: there is nothing to draw')
+    for name, of in df.groupby('contender', sort=False):
         for ax, y in zip(axs, (of.epoch_s, of.peak_mib/1024)): ax.plot(of.n, y, marker='o' if of.group.iloc[0] == 'course' else 's', color=_colours.get(of.group.iloc[0], 'gray'), label=name)
     for ax, what in zip(axs, ('seconds an epoch', 'GiB at the peak')): ax.set(xscale='log', yscale='log', xlabel='ratings', ylabel=what)
     axs[0].legend(fontsize=8)

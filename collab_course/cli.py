@@ -273,6 +273,7 @@ def _printable(name) -> str:
 # %% ../nbs/16_cli.ipynb #fc225c1e
 def benchmark_command(args):
     "Measure, and print the tables."
+    if args.quick and (args.only or args.install or args.no_folds or args.splits != 5 or list(args.parts) != list(_parts)): raise Unusable('--quick is what it is: it takes no --only, --parts, --splits, --no-folds or --install')
     if args.install and not args.environments: raise Unusable('--install makes environments: say where, with --environments DIR')
     if args.environments and not args.install and not Path(args.environments).is_dir(): raise Unusable(f"--environments {args.environments}: there is no such folder; --install makes it")
     if args.out:
@@ -284,17 +285,22 @@ def benchmark_command(args):
     if args.out and out.is_file(): b.load_results(out)                  # what is there is kept: it has to be results
     wanted = lambda name: not args.only or any(t.lower() in name.lower() for t in args.only)
     models, rankers, growing = ([c for c in cs if wanted(name(c))] for cs, name in ((b.contenders, lambda c: c.name), (b.ranking_contenders, lambda c: c.name), (b.growth_contenders, lambda c: c[0].name)))
-    if not args.quick and not any({'accuracy': models, 'ranking': rankers, 'growth': growing}[part] for part in args.parts): raise Unusable(f"--only {' --only '.join(args.only)}: nobody in {', '.join(args.parts)} is called that")
-    ml = None if list(args.parts) == ['growth'] and not args.quick else movielens()
+    asked = [part for part in dict.fromkeys(args.parts) if {'accuracy': models, 'ranking': rankers, 'growth': growing}[part]]
+    if not args.quick and not asked: raise Unusable(f"--only {' --only '.join(args.only)}: nobody in {', '.join(args.parts)} is called that")
+    if args.out and args.only and out.is_file() and (lost := sorted(set(asked) & set(b.load_results(out)))):
+        raise Unusable(f"--only would put a few in the place of everybody's {', '.join(lost)} in {out}: give another --out")
+    ml = None if asked == ['growth'] and not args.quick else movielens()
     if args.install and not args.quick: b.install_environments(args.environments, log=_say)
     kept = lambda **parts: b.save_results(args.out, **parts) if args.out else None
     parts = {}
     if args.quick: parts = b.quick_benchmark(ml, log=_say); kept(**parts)
     else:
-        for part in args.parts:
-            if part == 'accuracy': runs = b.benchmark(ml, models, b.benchmark_splits(ml, range(args.splits), () if args.no_folds else range(1, 6)), args.environments, _say)
+        for part in asked:
+            if part == 'accuracy': runs = b.benchmark(ml, models, b.benchmark_splits(ml, range(args.splits), () if args.no_folds else range(1, 6)), args.environments, log=_say)
             elif part == 'ranking': runs = b.benchmark_ranking(ml, rankers, folder=args.environments, log=_say)
-            else: runs = b.benchmark_growth(growing, folder=args.environments, log=_say)
+            else:  # of two factors for all, of five for ours at the largest size
+                ours = [g for g in growing if g[0].group == 'course']
+                runs = b.benchmark_growth(growing, folder=args.environments, log=_say) + b.benchmark_growth(ours, b.growth_sizes[-1:], 5, args.environments, _say)
             parts[part] = runs; kept(**{part: runs})
     if parts.get('accuracy'):
         _say('\n' + b.benchmark_table(parts['accuracy'])[['mse', 'gap', 'folds', 'load', 'fit', 'predict', 'peak', 'lines']].round(4).to_string(na_rep=''))

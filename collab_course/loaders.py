@@ -469,7 +469,10 @@ def distributed(
 ):
     """fastai's `learn.distrib_ctx()` with `SharedBatches`: what is trained, validated or predicted inside is shared by the processes that the launcher has started.
 
-    `bs` is the batch of all of them. With one process it does nothing. Raises `ImportError` if there are several and accelerate is missing."""
+    `bs` is the batch of all of them. With one process it does nothing. Raises, if there are several, `ImportError` where accelerate is missing and `DataError` for embeddings with
+    sparse gradients."""
     if num_distrib() < 2: yield learn; return
     if DistributedDL is TfmdDL: raise ImportError(_no_accelerate)
+    if any(isinstance(m, nn.Embedding) and m.sparse for m in learn.model.modules()):
+        raise DataError('sparse embeddings cannot be trained by several processes: their losses would not be those of one; leave `sparse_rows` out')
     with learn.distrib_ctx(sync_bn=sync_bn, **kwargs), learn.added_cbs(SharedBatches()): yield learn

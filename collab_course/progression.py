@@ -71,9 +71,10 @@ def _row_step(p, state, lr, mom, sqr_mom, eps, wd):
 class RowAdam(Optimizer):
     """fastai's `Adam`, with one operation for all dense gradients, and for sparse ones a step that costs what the rows of the batch cost.
 
-    Dense: the same numbers as `Adam` (decoupled weight decay; what fastai exempts from decay is exempt). Sparse (`sparse_rows`): a row that is not in
-    the batch is neither moved nor decayed, and its running means wait for it, as in `torch.optim.SparseAdam`; a row that is in every batch gets the dense step.
-    For `Learner(opt_func=RowAdam)`. Source: Kingma and Ba 2015, *Adam*; Loshchilov and Hutter 2019, *Decoupled Weight Decay Regularization*."""
+    Dense: the same numbers as `Adam` (decoupled weight decay; what fastai exempts from decay is exempt), wherever every parameter gets a gradient in every step; one without
+    (frozen, unused) is left alone, where `Adam` goes on with a gradient of zero. Sparse (`sparse_rows`): a row that is not in the batch is neither moved nor decayed, and its
+    running means wait for it, as in `torch.optim.SparseAdam`; a row that is in every batch gets the dense step. Rare rows take smaller steps than with dense gradients: choose the rate anew.
+    A training that was saved under `Adam` can go on. For `Learner(opt_func=RowAdam)`. Source: Kingma and Ba 2015, *Adam*; Loshchilov and Hutter 2019, *Decoupled Weight Decay Regularization*."""
     def __init__(self,
         params,     # Parameters, or a list of groups of them
         lr,         # Learning rate
@@ -91,6 +92,7 @@ class RowAdam(Optimizer):
         dense = defaultdict(list)
         for p, _, state, hyper in self.all_params(with_grad=True):
             if 'step' not in state: state.update(step=torch.zeros((), device=p.device), grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p))
+            elif not isinstance(state['step'], Tensor): state['step'] = torch.tensor(float(state['step']), device=p.device)     # saved by fastai's `Adam`
             hyper = hyper | ({} if state.get('do_wd', True) else {'wd': 0.})
             if p.grad.is_sparse: _row_step(p, state, **hyper)
             else: dense[p.device, *hyper.values()].append((p, state, hyper))
@@ -103,7 +105,7 @@ class RowAdam(Optimizer):
 def sparse_rows(
     model # A model; changed in place
 ):
-    "Let all embeddings of `model` give their gradients as lists of rows, for `RowAdam`; returns `model`."
+    "Let all embeddings of `model` give their gradients as lists of rows, for `RowAdam`; returns `model`. Gradient clipping takes no lists."
     for m in model.modules():
         if isinstance(m, nn.Embedding): m.sparse = True
     return model

@@ -11,7 +11,7 @@ from fastai.tabular.all import *
 from collab_course.data import DataError, synthetic_ratings
 from collab_course.dot_product import DotProductBias, DotProductBiasScratch
 from collab_course.loaders import *
-from collab_course.progression import Recipe, run_progression
+from collab_course.progression import Recipe, RowAdam, run_progression, sparse_rows
 from collab_course.ranking import HistoryDL
 
 ratings = synthetic_ratings(60, 40, 2_000, seed=1).ratings
@@ -93,6 +93,11 @@ fits = {
 asked = {'answers 150': lambda: answers(150), 'answers 7': lambda: answers(7), 'progression': progression}
 
 
+def lists_of_rows():
+    learn = learner(loaders(64, 100), lambda d: sparse_rows(bias(d)), opt_func=RowAdam)
+    with distributed(learn), learn.no_bar(), learn.no_logging(): learn.fit(1)
+
+
 def context_alone():
     learn = learner(loaders(64, 100), bias)
     with learn.distrib_ctx(), learn.no_bar(), learn.no_logging(): learn.fit(1)
@@ -101,6 +106,7 @@ refused = {
     'other rows': (lambda: fitted(loaders(64, 100, valid_idx=range(rank_distrib(), 100, 5)), bias), 'different rows'),
     'other split': (lambda: (torch.manual_seed(rank_distrib()), fitted(loaders(64, 100, seed=None, valid_idx=None), bias)), 'different rows'),
     'other batches': (lambda: fitted(loaders(64 + rank_distrib(), 100), bias), 'different rows or batch sizes'),
+    'lists of rows': (lists_of_rows, 'leave `sparse_rows` out'),
     'context alone': (context_alone, 'with distributed')}
 
 

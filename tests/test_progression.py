@@ -171,3 +171,32 @@ def test_lists_of_rows_learn(device):
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(8, .02, wd=.5)
     assert learn.recorder.values[-1][1] < 1.25*syn.best_mse and ratings.rating.var() > 2*syn.best_mse
     assert model(torch.zeros(1, 2, dtype=torch.long, device=device)).abs() < .2      # row 0 was in no batch
+
+
+def test_a_parameter_without_a_gradient_is_left_alone():
+    a, b = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3))
+    opt = RowAdam([a, b], lr=.1)
+    for k in range(3):
+        a.grad = torch.ones(3)
+        if k == 0: b.grad = torch.ones(3)
+        opt.step(); opt.zero_grad()
+        if k == 0: after_one = b.detach().clone()
+    assert torch.equal(b, after_one) and a[0] < after_one[0] < 1
+    empty = torch.nn.Parameter(torch.ones(3, 2)); opt = RowAdam([empty], lr=.1)
+    empty.grad = torch.sparse_coo_tensor(torch.empty(1, 0, dtype=torch.long), torch.empty(0, 2), (3, 2)); opt.step()
+    assert empty.eq(1).all()
+
+
+def test_what_adam_saved_goes_on(tiny, tmp_path):
+    dls = tiny[1](0)
+    def fit(opt_func, model, load=False):
+        learn = recipes['fast'].learner(dls, model, opt_func=opt_func, path=tmp_path)
+        if load: learn.load('by_adam')
+        learn.dls.train.restart()
+        with learn.no_bar(), learn.no_logging(): learn.fit(1, .01, reset_opt=False)
+        return learn
+    model = lambda u, i: DotProductBias(u, i, 4)
+    fit(Adam, model).save('by_adam')
+    a, b = (fit(f, model, True) for f in (Adam, RowAdam))
+    for p, q in zip(a.model.parameters(), b.model.parameters()): assert torch.allclose(p, q, atol=1e-5)
+    assert np.isfinite(fit(RowAdam, lambda u, i: sparse_rows(model(u, i)), True).recorder.values[-1]).all()
