@@ -298,9 +298,9 @@ def benchmark_command(args):
         for part in asked:
             if part == 'accuracy': runs = b.benchmark(ml, models, b.benchmark_splits(ml, range(args.splits), () if args.no_folds else range(1, 6)), args.environments, log=_say)
             elif part == 'ranking': runs = b.benchmark_ranking(ml, rankers, folder=args.environments, log=_say)
-            else:  # of two factors for all, of five for ours at the largest size
-                ours = [g for g in growing if g[0].group == 'course']
-                runs = b.benchmark_growth(growing, folder=args.environments, log=_say) + b.benchmark_growth(ours, b.growth_sizes[-1:], 5, args.environments, _say)
+            else:  # of two factors for all; of five for ours, at a million
+                ours = [g for g in growing if g[0].name == 'this course']
+                runs = b.benchmark_growth(growing, folder=args.environments, log=_say) + b.benchmark_growth(ours, b.growth_sizes[1:2], 5, args.environments, _say)
             parts[part] = runs; kept(**{part: runs})
     if parts.get('accuracy'):
         _say('\n' + b.benchmark_table(parts['accuracy'])[['mse', 'gap', 'folds', 'load', 'fit', 'predict', 'peak', 'lines']].round(4).to_string(na_rep=''))

@@ -7,6 +7,8 @@ __all__ = ['mse_flat', 'RatingsDataset', 'RatingsDL', 'RatingsDataLoaders', 'Dis
            'distributed']
 
 # %% ../nbs/01_loaders.ipynb #dbc1735b
+import warnings
+
 from fastai.collab import *
 from fastai.tabular.all import *
 from .data import DataError
@@ -347,7 +349,10 @@ def _split(ratings, valid_pct, seed, splitter, valid_idx) -> tuple:
     return train, valid
 
 # %% ../nbs/01_loaders.ipynb #d15a000e
-try: from fastai.distributed import DistributedDL
+try:
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='IProgress not found')    # tqdm's, in a notebook without ipywidgets
+        from fastai.distributed import DistributedDL
 except (ImportError, NameError): DistributedDL = TfmdDL    # accelerate is an extra, and fastai's module does not import without it
 
 _no_accelerate = "several processes need accelerate: pip install 'collab_course[distributed]'"
