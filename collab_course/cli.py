@@ -55,7 +55,7 @@ _recommending = """example:
 
 _measuring = """example:
   collab-course benchmark --quick                                some of our models, under two minutes
-  collab-course benchmark --install --environments peers --out results.json    everybody, on every split: about two hours on two cores
+  collab-course benchmark --install --environments peers --out results.json    everybody, on every split: over an hour on two cores
   collab-course benchmark --parts growth --environments peers    seconds and memory from 100,000 to 25 million ratings
   collab-course benchmark --parts accuracy --only myFM --only "4 + weight" --splits 1 --no-folds --environments peers"""
 
