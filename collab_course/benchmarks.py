@@ -263,7 +263,7 @@ learn = collab_learner(dls, n_factors=50, y_range=(0, 5.5))
 with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(5, 5e-3, wd=0.1)""", """
 with learn.no_bar(): pred = learn.get_preds()[0].flatten()""", 'https://docs.fast.ai/tutorial.collab.html') for name, dl in (('fastai as it ships', ''), ('fastai, TabDataLoader', ', dl_type=TabDataLoader'))]
 
-# %% ../nbs/15_benchmarks.ipynb #1d3856bd
+# %% ../nbs/15_benchmarks.ipynb #3d503fd9
 def _surprise(name, algo, docs):
     return Contender(name, 'surprise', f"from surprise import {algo[:algo.index('(')]}, Dataset, Reader", """
 data = Dataset.load_from_df(train[['user', 'item', 'rating']], Reader(rating_scale=(1, 5)))
@@ -275,7 +275,7 @@ pred = [p.est for p in algo.test(testset)]""", 'https://surprise.readthedocs.io/
 
 def _cornac(name, args, docs):
     return Contender(name, 'cornac', "import cornac", """
-train_set = cornac.data.Dataset.from_uir(list(train[['user', 'item', 'rating']].itertuples(index=False)), seed=seed)""", f"""
+train_set = cornac.data.Dataset.from_uir(list(train[['user', 'item', 'rating']].itertuples(index=False, name=None)), seed=seed)""", f"""
 mf = cornac.models.MF({args}, seed=seed)
 mf.fit(train_set)""", """
 unknown_user, unknown_item = train_set.num_users, train_set.num_items
