@@ -18,7 +18,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
 from fastai.data.transforms import RandomSplitter
-from fastai.learner import Callback, Learner
 from .data import *
 from .data import _last_line
 from .loaders import *
@@ -393,10 +392,11 @@ def benchmark_table(
     random, rows = df.split.str.startswith('random'), []
     at_random = df[random].pivot_table(index='split', columns='contender', values='mse')
     for name, of in df.groupby('contender', sort=False):
-        r = of[random[of.index]] if random[of.index].any() else of
+        drawn = random[of.index]                                        # its random splits
+        r = of[drawn] if drawn.any() else of
         gap = at_random[name] - at_random['4 + weight decay'] if {name, '4 + weight decay'} <= set(at_random) else pd.Series(dtype=float)
-        rows.append(dict(contender=name, group=of.group.iloc[0], mse=of.mse[random[of.index]].mean(), rmse=of.mse[random[of.index]].mean()**.5, gap=gap.mean(), gap_sd=gap.std(),
-                         folds=of.mse[~random[of.index]].mean(), load=r.load_s.median(), fit=r.fit_s.median(), predict=r.predict_s.median(), total=(r.load_s + r.fit_s + r.predict_s).median(), peak=r.peak_mib.max(),
+        rows.append(dict(contender=name, group=of.group.iloc[0], mse=of.mse[drawn].mean(), rmse=of.mse[drawn].mean()**.5, gap=gap.mean(), gap_sd=gap.std(),
+                         folds=of.mse[~drawn].mean(), load=r.load_s.median(), fit=r.fit_s.median(), predict=r.predict_s.median(), total=(r.load_s + r.fit_s + r.predict_s).median(), peak=r.peak_mib.max(),
                          above=(r.peak_mib - r.setup_mib).max(), lines=of.lines.iloc[0], runs=int(of.mse.notna().sum()), note=next(iter(of.error.dropna()), '')))
     return pd.DataFrame(rows).set_index('contender')
 
