@@ -8,8 +8,6 @@ __all__ = ['DotProduct', 'DotProductBias', 'create_params', 'DotProductBiasScrat
 # %% ../nbs/02_dot_product.ipynb #c93b6a1d
 from fastai.collab import *
 from fastai.tabular.all import *
-from .data import *
-from .loaders import *
 
 # %% ../nbs/02_dot_product.ipynb #cb7946f4
 class DotProduct(Module):

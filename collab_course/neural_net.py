@@ -8,9 +8,6 @@ __all__ = ['nets', 'CollabNN']
 # %% ../nbs/06_neural_net.ipynb #8f1fd82c
 from fastai.collab import *
 from fastai.tabular.all import *
-from .data import *
-from .loaders import *
-from .dot_product import *
 from .interface import *
 from .progression import *
 

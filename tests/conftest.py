@@ -2,7 +2,8 @@ import matplotlib
 matplotlib.use('Agg')
 import pytest, torch
 
-from collab_course.data import DataError, movielens
+from collab_course.errors import DataError
+from collab_course.movielens import movielens
 from collab_course.loaders import RatingsDataLoaders
 
 

@@ -7,7 +7,7 @@ import numpy as np, pandas as pd, pytest
 
 from collab_course.benchmarks import *
 from collab_course.benchmarks import _grown
-from collab_course.data import DataError
+from collab_course.errors import DataError
 
 root = Path(__file__).resolve().parent.parent
 kept = root/'nbs'/'15_benchmarks.json'

@@ -3,7 +3,7 @@ import subprocess, sys
 
 import pandas as pd, pytest
 
-from collab_course.data import synthetic_ratings
+from collab_course.synthetic import synthetic_ratings
 
 
 def call(*args, cwd=None, timeout=300):

@@ -7,12 +7,15 @@ from fastai.tabular.all import *
 from scipy import stats
 
 from collab_course.cross_entropy import *
-from collab_course.data import DataError
+from collab_course.errors import DataError
 from collab_course.dot_product import DotProductBias
-from collab_course.implicit_feedback import Ensemble
+from collab_course.svdpp import Ensemble
+from collab_course.errors import *
 from collab_course.interface import *
+from collab_course.testing import *
 from collab_course.loaders import *
-from collab_course.progression import recipes
+from collab_course.distributed import *
+from collab_course.training import recipes
 
 L5 = [1., 2., 3., 4., 5.]
 MODELS = {'softmax': SoftmaxDotProduct, 'ordinal': OrdinalDotProduct}

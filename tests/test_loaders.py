@@ -7,8 +7,10 @@ from fastai.collab import *
 from fastai.callback.all import *
 from fastai.tabular.all import *
 
-from collab_course.data import DataError, synthetic_ratings
+from collab_course.errors import DataError
+from collab_course.synthetic import synthetic_ratings
 from collab_course.loaders import *
+from collab_course.distributed import *
 
 BOOK = dict(item_name='title', rating_name='rating')
 

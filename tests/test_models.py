@@ -4,7 +4,9 @@ from fastai.collab import *
 from fastai.tabular.all import *
 
 from collab_course.dot_product import *
+from collab_course.errors import *
 from collab_course.interface import *
+from collab_course.testing import *
 from collab_course.progression import BiasOnly
 
 R = (.5, 5.5)

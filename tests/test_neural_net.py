@@ -4,9 +4,13 @@ from fastai.collab import *
 from fastai.tabular.all import *
 
 from collab_course.dot_product import DotProductBias
+from collab_course.errors import *
 from collab_course.interface import *
+from collab_course.testing import *
 from collab_course.loaders import *
+from collab_course.distributed import *
 from collab_course.neural_net import *
+from collab_course.training import *
 from collab_course.progression import *
 
 make = lambda d: CollabNN((d.n_users, 10), (d.n_items, 12), (.5, 5.5), 40)

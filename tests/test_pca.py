@@ -2,12 +2,13 @@ import json, re, shutil, subprocess, warnings
 import fbpca, matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch
 from fastai.collab import Learner
 
-from collab_course.data import DataError
+from collab_course.errors import DataError
 from collab_course.dot_product import DotProduct, DotProductBias
-from collab_course.genres import DotProductLabels, side_labels
-from collab_course.interface import NotInModel
-from collab_course.interpretation import UnknownName
-from collab_course.pca import Components, FactorMap, pca, quadrant
+from collab_course.labels import DotProductLabels, side_labels
+from collab_course.errors import NotInModel
+from collab_course.errors import UnknownName
+from collab_course.pca import Components, pca
+from collab_course.maps import FactorMap, quadrant
 from collab_course.progression import BiasOnly
 from test_interpretation import boxes_of
 

@@ -5,9 +5,11 @@ from dataclasses import replace
 from fastai.collab import *
 from fastai.tabular.all import *
 
-from collab_course.data import synthetic_ratings
+from collab_course.synthetic import synthetic_ratings
 from collab_course.dot_product import DotProductBias
 from collab_course.loaders import *
+from collab_course.distributed import *
+from collab_course.training import *
 from collab_course.progression import *
 
 

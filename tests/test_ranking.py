@@ -6,11 +6,16 @@ import numpy as np, pandas as pd, pytest, torch
 from fastai.collab import *
 from fastai.tabular.all import *
 
-from collab_course.data import DataError
+from collab_course.errors import DataError
 from collab_course.dot_product import DotProduct, DotProductBias
+from collab_course.errors import *
 from collab_course.interface import *
+from collab_course.testing import *
 from collab_course.loaders import *
-from collab_course.progression import recipes
+from collab_course.distributed import *
+from collab_course.training import recipes
+from collab_course.history import *
+from collab_course.evaluation import *
 from collab_course.ranking import *
 
 INF = float('inf')
@@ -454,7 +459,7 @@ def test_ranking_metrics_against_a_loop(table, hdls):
 def test_blocks_change_nothing(hdls, monkeypatch):
     m = EASE(hdls.n_users, hdls.n_items, hdls.train_ds.x)
     want = ranking_metrics(m, hdls), score(m, torch.arange(hdls.n_users)[:, None], torch.arange(hdls.n_items))
-    monkeypatch.setattr('collab_course.ranking._rows', lambda n: 7)
+    monkeypatch.setattr('collab_course.evaluation._rows', lambda n: 7)
     again = EASE(hdls.n_users, hdls.n_items, hdls.train_ds.x)
     assert ranking_metrics(again, hdls).equals(want[0]) and torch.allclose(score(again, torch.arange(hdls.n_users)[:, None], torch.arange(hdls.n_items)), want[1], atol=1e-6)
 

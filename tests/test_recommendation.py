@@ -7,19 +7,27 @@ import numpy as np, pandas as pd, pytest, torch
 from fastai.collab import *
 from fastai.tabular.all import *
 
-from collab_course import recommendation
+from collab_course import recommendation, saving
 from collab_course.cli import main
-from collab_course.data import DataError, synthetic_ratings
+from collab_course.errors import DataError
+from collab_course.synthetic import synthetic_ratings
 from collab_course.dot_product import *
-from collab_course.genres import *
-from collab_course.implicit_feedback import *
+from collab_course.labels import *
+from collab_course.svdpp import *
+from collab_course.errors import *
 from collab_course.interface import *
-from collab_course.interpretation import UnknownName
+from collab_course.testing import *
+from collab_course.errors import UnknownName
 from collab_course.keras_style import *
+from collab_course.spreadsheet import *
 from collab_course.loaders import *
+from collab_course.distributed import *
 from collab_course.neural_net import CollabNN
-from collab_course.progression import BiasOnly, recipes
+from collab_course.progression import BiasOnly
+from collab_course.training import recipes
+from collab_course.errors import *
 from collab_course.recommendation import *
+from collab_course.saving import *
 
 R = (.5, 5.5)
 parity = LabelSet('parity', 'item', ['#na#', 'odd', 'even'], torch.tensor([[0, 0]] + [[1 + k % 2, 0] for k in range(20)]))
@@ -176,7 +184,8 @@ def test_peak_memory_in_a_fresh_process(what, most):
 import resource, sys, torch
 from collab_course.dot_product import DotProductBias
 from collab_course.neural_net import CollabNN
-from collab_course.recommendation import Rated, Recommender
+from collab_course.recommendation import Rated
+from collab_course.saving import Recommender
 net = {what == 'net'}
 u, i = (241, 10_001) if net else (20_001, 10_001)
 pairs = torch.stack([torch.randint(1, n, (10_000,)) for n in (u, i)], dim=1)
@@ -523,7 +532,7 @@ def test_a_link_without_the_systems_help(tmp_path, monkeypatch):
 
 def test_every_kind_loads_in_a_fresh_process(tmp_path):
     for name, make in MODELS.items(): Recommender.from_learner(trained(make, 1)).save(tmp_path/name)
-    code = f"from pathlib import Path; from collab_course.recommendation import Recommender\nfor p in sorted(Path({str(tmp_path)!r}).iterdir()): print(len(Recommender.load(p).recommend(1, 3, exclude_seen=False)))"
+    code = f"from pathlib import Path; from collab_course.saving import Recommender\nfor p in sorted(Path({str(tmp_path)!r}).iterdir()): print(len(Recommender.load(p).recommend(1, 3, exclude_seen=False)))"
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert run.returncode == 0 and run.stdout.split() == ['3']*len(MODELS), run.stderr
 
@@ -545,7 +554,7 @@ def test_a_pickle_in_the_folder_is_not_run(tmp_path):
         torch.save(Harmless(), tmp_path/'r'/name); resum(tmp_path/'r')
         with pytest.raises(BadFolder): Recommender.load(tmp_path/'r')
     assert not (tmp_path/'proof').exists()
-    source = Path(recommendation.__file__).read_text()
+    source = Path(saving.__file__).read_text()
     assert not [w for w in ('import pickle', 'pickle.', 'torch.load', ' eval(', 'exec(', '__import__') if w in source]
 
 
