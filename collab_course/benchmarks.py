@@ -246,12 +246,12 @@ course_contenders = [
     _course('ordinal', "from collab_course.cross_entropy import *", "class_learner(dls, OrdinalDotProduct, seed)", 'ordinal_recipe'),
     _model('CollabNN', 'neural_net', 'lambda u, i: CollabNN((u, emb_sz_rule(u)), (i, emb_sz_rule(i)))', decay=False),
     _model('net [100, 50]', 'neural_net', 'lambda u, i: EmbeddingNN([(u, emb_sz_rule(u)), (i, emb_sz_rule(i))], [100, 50], y_range=(0, 5.5))'),
-    _course('6 + who rated what', _sixth, "sixth_learner(dls, seed=seed)", 'sixth_recipe'),
-    _course('6, batches of 1,024', _sixth, "sixth_learner(dls, seed=seed, recipe=recipe)", "Recipe('larger', 1024, .01, 1.6, 1.6, 8, 32)"),
-    _course('6, of 2,048, 16 factors', _sixth, "sixth_learner(dls, seed=seed, recipe=recipe)", "Recipe('larger still', 2048, .02, 1.6, 1.6, 8, 16)"),
-    _course('6, of 4,096, 8 factors', _sixth, "sixth_learner(dls, seed=seed, recipe=recipe)", "Recipe('hasty', 4096, .06, 1.6, 1.6, 5, 8)"),
-    _course('6 + labels', _side, f"sixth_learner(dls, {_labels}, seed)", 'sixth_recipe'),
-    Contender('four of 6 + labels, averaged', 'course', _imports + _side, _load, '\nrecipe = sixth_recipe' + _averaged.format(f"sixth_learner(dls, {_labels}, seed)"), "\npred = score(model, *dls.valid_ds.x.T)")]
+    _course('6 + who rated what', _sixth, "svdpp_learner(dls, seed=seed)", 'svdpp_recipe'),
+    _course('6, batches of 1,024', _sixth, "svdpp_learner(dls, seed=seed, recipe=recipe)", "Recipe('larger', 1024, .01, 1.6, 1.6, 8, 32)"),
+    _course('6, of 2,048, 16 factors', _sixth, "svdpp_learner(dls, seed=seed, recipe=recipe)", "Recipe('larger still', 2048, .02, 1.6, 1.6, 8, 16)"),
+    _course('6, of 4,096, 8 factors', _sixth, "svdpp_learner(dls, seed=seed, recipe=recipe)", "Recipe('hasty', 4096, .06, 1.6, 1.6, 5, 8)"),
+    _course('6 + labels', _side, f"svdpp_learner(dls, {_labels}, seed)", 'svdpp_recipe'),
+    Contender('four of 6 + labels, averaged', 'course', _imports + _side, _load, '\nrecipe = svdpp_recipe' + _averaged.format(f"svdpp_learner(dls, {_labels}, seed)"), "\npred = score(model, *dls.valid_ds.x.T)")]
 
 _stock = """
 set_seed(seed)
@@ -465,7 +465,7 @@ ranking_contenders = [
     _ranker('EASE', "\nmodel = EASE(hdls.n_users, hdls.n_items, hdls.train_ds.x)"),
     _ranker('embeddings, softmax', "\nlearn = ranking_learner(hdls, seed)\nwith learn.no_bar(), learn.no_logging(): ranking_recipe.fit(learn)\nmodel = learn.model"),
     _rated('4 + weight decay', "from collab_course.dot_product import DotProductBias", f"recipe.learner(dls, {_bias}, seed)", "recipes['fast']"),
-    _rated('6 + who rated what', _sixth, "sixth_learner(dls, seed=seed)", 'sixth_recipe'),
+    _rated('6 + who rated what', _sixth, "svdpp_learner(dls, seed=seed)", 'svdpp_recipe'),
     _cornac_ranker('Cornac BPR', 'BPR(k=200, max_iter=200, learning_rate=0.01, lambda_reg=1e-3, seed=seed)', _examples + '06_benchmarks/movielens.ipynb'),
     _cornac_ranker('Cornac BiVAE', "BiVAECF(k=100, encoder_structure=[200], act_fn='tanh', likelihood='pois', n_epochs=500, batch_size=1024, learning_rate=0.001, seed=seed)", _examples + '06_benchmarks/movielens.ipynb'),
     _cornac_ranker('Cornac BiVAE, small batches', "BiVAECF(k=50, encoder_structure=[100], act_fn='tanh', likelihood='pois', n_epochs=500, batch_size=128, learning_rate=0.001, seed=seed)", _examples + '02_model_collaborative_filtering/cornac_bivae_deep_dive.ipynb'),

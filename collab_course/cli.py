@@ -194,8 +194,8 @@ def train_command(args):
     from dataclasses import replace
     from collab_course.loaders import RatingsDataLoaders
     from collab_course.training import recipes
-    from collab_course.svdpp import sixth_recipe
-    recipe = recipes[args.recipe] if args.recipe else sixth_recipe if args.model == 'implicit' else recipes['fast']
+    from collab_course.svdpp import svdpp_recipe
+    recipe = recipes[args.recipe] if args.recipe else svdpp_recipe if args.model == 'implicit' else recipes['fast']
     if args.epochs: recipe = replace(recipe, n_epoch=args.epochs)
     dls = RatingsDataLoaders.from_df(ratings, item_name='item', rating_name='rating', valid_pct=args.valid, seed=args.seed)
     if not args.json: _say(f"{len(ratings):,} ratings by {dls.n_users - 1:,} users of {dls.n_items - 1:,} items; training {args.model} for {recipe.n_epoch} epochs")
@@ -212,13 +212,13 @@ def _make(name, n_users, n_items, n_factors, dls):
     "An untrained model"
     from collab_course.dot_product import DotProduct, DotProductBias
     from collab_course.progression import BiasOnly
-    from collab_course.svdpp import DotProductImplicit
+    from collab_course.svdpp import SVDpp
     from collab_course.neural_net import CollabNN
     from fastai.tabular.model import emb_sz_rule
     r = dls.y_range
     if name == 'biases': return BiasOnly(n_users, n_items, r)
     if name == 'net': return CollabNN((n_users, emb_sz_rule(n_users)), (n_items, emb_sz_rule(n_items)), r)
-    if name == 'implicit': return DotProductImplicit(n_users, n_items, n_factors, r, dls.train_ds.x)
+    if name == 'implicit': return SVDpp(n_users, n_items, n_factors, r, dls.train_ds.x)
     return (DotProduct if name == 'dot-product' else DotProductBias)(n_users, n_items, n_factors, r)
 
 # %% ../nbs/package/18_cli.ipynb #4b8a7ec4

@@ -9,7 +9,6 @@ __all__ = ['softmax_recipe', 'ordinal_recipe', 'levels_of', 'RatingCrossEntropy'
 
 # %% ../nbs/11_stars.ipynb #5be5b63c
 from dataclasses import replace
-from functools import singledispatch
 
 import matplotlib.pyplot as plt
 from fastai.collab import *
@@ -21,16 +20,14 @@ from .training import *
 from .svdpp import *
 
 # %% ../nbs/11_stars.ipynb #9e9e5429
-@singledispatch
 def levels_of(
     x # Loaders, or a model of classes
 ) -> list: # Ascending
     "The ratings that can be given: the different ones of the training rows, or those that a model knows. Raises `DataError` where there are fewer than 2 or more than 100."
-    raise NotInModel(f"{type(x).__name__} has no levels; it is not a model of classes")
-
-@levels_of.register(DataLoaders)
-def _(x):
-    found = sorted(x.train_ds.y.unique().tolist())
+    if isinstance(x, DataLoaders): found = sorted(x.train_ds.y.unique().tolist())
+    elif isinstance(x, Ensemble): return levels_of(x.models[0])
+    elif isinstance(x, RatingClasses): return x.levels.tolist()
+    else: raise NotInModel(f"{type(x).__name__} has no levels; it is not a model of classes")
     if not 2 <= len(found) <= 100: raise DataError(f"classes need 2 to 100 different ratings; the training rows have {len(found)}")
     return found
 
@@ -75,9 +72,9 @@ class RatingClasses(Module):
         n_factors:int, # Latent factors of each
         levels         # The ratings that the classes stand for, ascending, as from `levels_of`
     ):
+        store_attr('n_users,n_items,n_factors')
         self.user_factors, self.user_biases = Embedding(n_users, n_factors), Embedding(n_users, 1)
         self.item_factors, self.item_biases = Embedding(n_items, n_factors), Embedding(n_items, 1)
-        self.n_users, self.n_items, self.n_factors = n_users, n_items, n_factors
         self.register_buffer('levels', _levels(levels))
 
     def agreement(self, x) -> Tensor: # (batch, 1)
@@ -89,16 +86,7 @@ class RatingClasses(Module):
         "Logits (batch, n_classes) → expected ratings, Σ p·level: of all numbers the one with the least expected squared error"
         return out.to(self.levels.dtype).softmax(dim=1) @ self.levels
 
-@factors.register(RatingClasses)
-def _(model, which='item'): return part_of(which, user=model.user_factors.weight, item=model.item_factors.weight)
-
-@biases.register(RatingClasses)
-def _(model, which='item'): return part_of(which, user=2*model.user_biases.weight, item=2*model.item_biases.weight).squeeze(1)
-
-@levels_of.register(RatingClasses)
-def _(x): return x.levels.tolist()
-
-def _class_args(m): return dict(n_users=m.n_users, n_items=m.n_items, n_factors=m.n_factors, levels=levels_of(m))
+    def biases(self, which:str='item'): return 2*(self.user_biases if which == 'user' else self.item_biases).weight
 
 # %% ../nbs/11_stars.ipynb #5ef8c693
 class SoftmaxDotProduct(RatingClasses):
@@ -119,8 +107,6 @@ class SoftmaxDotProduct(RatingClasses):
 
     def forward(self, x):
         return self.agreement(x)*self.place + self.common + self.user_habits(x[:, 0]) + self.item_habits(x[:, 1])
-
-model_kind('softmax-dot-product', _class_args)(SoftmaxDotProduct);
 
 # %% ../nbs/11_stars.ipynb #b4df18bb
 class OrdinalDotProduct(RatingClasses):
@@ -151,8 +137,6 @@ class OrdinalDotProduct(RatingClasses):
         inner = torch.log(-torch.expm1(-gaps))                                   # (batch, n_classes - 2)
         return torch.cat([F.logsigmoid(z), none], 1) + torch.cat([none, F.logsigmoid(-z)], 1) + torch.cat([none, inner, none], 1)
 
-model_kind('ordinal-dot-product', _class_args)(OrdinalDotProduct);
-
 # %% ../nbs/11_stars.ipynb #4d687ea3
 softmax_recipe = replace(recipes['fast'], name='softmax')
 ordinal_recipe = replace(recipes['fast'], name='ordinal', wd=.25)
@@ -174,35 +158,22 @@ def class_learner(
     return learn
 
 # %% ../nbs/11_stars.ipynb #99815ece
-@singledispatch
 def distribution(
     model, # A model of classes, or an `Ensemble` of them
     users, # Indices of users, any shape
     items, # Indices of items, of a shape that broadcasts with `users`
 ) -> Tensor: # Probabilities, of the broadcast shape with `n_classes` behind it, detached, on the model's device
-    "How likely each rating is, for pairs of a user and an item; an `Ensemble` says the mean of its models' distributions. Raises `NotInModel` for models of one number, `IndexError` and `TypeError` as `score` does."
-    raise NotInModel(f"{type(model).__name__} says one number, not a distribution; `GaussianAround` makes one of it")
+    """How likely each rating is, for pairs of a user and an item; an `Ensemble` says the mean of its models' distributions.
 
-class _Listening(Module):
-    "Around a model of classes: keeps what it says while `score`, which checks the indices and makes the blocks, asks it"
-    def __init__(self, model): self.model, (self.n_users, self.n_items), self.said = model, sizes(model), [model.levels.new_empty(0, len(model.levels))]
-    def forward(self, x):
-        self.said.append(self.model(x).float().softmax(dim=1))                # (block, n_classes)
-        return self.said[-1][:, 0]
-
-@distribution.register(RatingClasses)
-def _(model, users, items):
-    listening = _Listening(model)
-    shape = score(listening, users, items).shape
-    return torch.cat(listening.said).reshape(*shape, len(model.levels))
-
-@distribution.register(Ensemble)
-def _(model, users, items):
-    if any(levels_of(m) != levels_of(model) for m in model.models): raise ValueError('the models have different levels')
-    return torch.stack([distribution(m, users, items) for m in model.models]).mean(dim=0)
-
-@levels_of.register(Ensemble)
-def _(x): return levels_of(x.models[0])
+    Raises `NotInModel` for models of one number, `IndexError` and `TypeError` as `score` does."""
+    if isinstance(model, Ensemble):
+        if any(levels_of(m) != levels_of(model) for m in model.models): raise ValueError('the models have different levels')
+        return torch.stack([distribution(m, users, items) for m in model.models]).mean(dim=0)
+    if not isinstance(model, RatingClasses):
+        raise NotInModel(f"{type(model).__name__} says one number, not a distribution; `GaussianAround` makes one of it")
+    shape, outputs = output_blocks(model, users, items)
+    blocks = [out.float().softmax(dim=1) for out in outputs]               # (block, n_classes) each
+    return torch.cat(blocks or [model.levels.new_empty(0, len(model.levels))]).reshape(*shape, len(model.levels))
 
 # %% ../nbs/11_stars.ipynb #8bb43039
 def _log_areas(rating, cuts, sigma) -> Tensor: # (batch, n_classes), float64
@@ -217,15 +188,14 @@ class GaussianAround(RatingClasses):
     Takes x (batch, 2), column 0 the user index and column 1 the item index; returns log-probabilities (batch, n_classes). It is not for training: no gradient reaches the model.
     Raises `ValueError` for a sigma that is not above 0 and for cuts that do not ascend or are not one fewer than the levels."""
     def __init__(self,
-        model,  # A model that `score` can ask; or its (name, arguments) as from `kind_of`, to be filled by `load_state_dict`
+        model,  # A model that `score` can ask
         levels, # The ratings that the classes stand for, ascending
         sigma:float, # The standard deviation, in stars
         cuts=None # Where the levels are cut from one another, ascending; half-way if None
     ):
         if not sigma > 0: raise ValueError(f"sigma is a standard deviation, above 0, not {sigma}")
-        self.model, self.sigma = rebuild(*model) if isinstance(model, (tuple, list)) else model, float(sigma)
-        self.n_users, self.n_items = sizes(self.model)
-        levels = _levels(levels)
+        self.model, self.sigma, levels = model, float(sigma), _levels(levels)
+        self.n_users, self.n_items = sizes(model)
         cuts = (levels[1:] + levels[:-1])/2 if cuts is None else torch.as_tensor(cuts, dtype=torch.float32).detach()
         if cuts.shape != (len(levels) - 1,) or not (cuts.diff() > 0).all() or not cuts.isfinite().all():
             raise ValueError(f"{len(levels)} levels need {len(levels) - 1} cuts in ascending order, not {cuts.tolist()}")
@@ -233,14 +203,11 @@ class GaussianAround(RatingClasses):
         self.register_buffer('cuts', cuts)                                                 # (n_classes - 1,)
 
     def forward(self, x): return _log_areas(score(self.model, x[:, 0], x[:, 1]), self.cuts, self.sigma).float()
-
-@factors.register(GaussianAround)
-def _(model, which='item'): return factors(model.model, which)
-
-@biases.register(GaussianAround)
-def _(model, which='item'): return biases(model.model, which)
-
-model_kind('gaussian-around', lambda m: dict(model=kind_of(m.model), levels=levels_of(m), sigma=m.sigma, cuts=m.cuts.tolist()))(GaussianAround);
+    def factors(self, which:str='item'): return factors(self.model, which)
+    def biases(self, which:str='item'): return biases(self.model, which)
+    def arguments(self): return dict(model=kind_of(self.model), levels=self.levels, sigma=self.sigma, cuts=self.cuts)
+    @classmethod
+    def from_arguments(cls, model, **rest): return cls(rebuild(*model), **rest)
 
 # %% ../nbs/11_stars.ipynb #7027fda9
 def reliability(

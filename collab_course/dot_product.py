@@ -21,9 +21,9 @@ class DotProduct(Module):
         n_factors:int, # Latent factors of each
         y_range:tuple=None # (low, high) of a sigmoid; None for none
     ):
+        store_attr()
         self.user_factors = Embedding(n_users, n_factors)
         self.item_factors = Embedding(n_items, n_factors)
-        self.n_users, self.n_items, self.n_factors, self.y_range = n_users, n_items, n_factors, y_range
 
     def forward(self, x):
         users, items = self.user_factors(x[:, 0]), self.item_factors(x[:, 1])  # (batch, n_factors) each
@@ -43,9 +43,9 @@ class DotProductBias(Module):
         n_factors:int, # Latent factors of each
         y_range:tuple=(0, 5.5) # (low, high) of a sigmoid; None for none
     ):
+        store_attr()
         self.user_factors, self.user_biases = Embedding(n_users, n_factors), Embedding(n_users, 1)
         self.item_factors, self.item_biases = Embedding(n_items, n_factors), Embedding(n_items, 1)
-        self.n_users, self.n_items, self.n_factors, self.y_range = n_users, n_items, n_factors, y_range
 
     def forward(self, x):
         users, items = self.user_factors(x[:, 0]), self.item_factors(x[:, 1])    # (batch, n_factors) each
@@ -71,11 +71,12 @@ class DotProductBiasScratch(Module):
         n_factors:int, # Latent factors of each
         y_range:tuple=(0, 5.5) # (low, high) of a sigmoid; None for none
     ):
+        store_attr()
         self.user_factors, self.user_biases = create_params([n_users, n_factors]), create_params([n_users])
         self.item_factors, self.item_biases = create_params([n_items, n_factors]), create_params([n_items])
-        self.n_users, self.n_items, self.n_factors, self.y_range = n_users, n_items, n_factors, y_range
 
     def forward(self, x):
-        users, items = self.user_factors[x[:, 0]], self.item_factors[x[:, 1]]                      # (batch, n_factors) each
-        res = (users*items).sum(dim=1) + self.user_biases[x[:, 0]] + self.item_biases[x[:, 1]]     # (batch,)
+        users, items = self.user_factors[x[:, 0]], self.item_factors[x[:, 1]]     # (batch, n_factors) each
+        res = (users*items).sum(dim=1)                                            # (batch,)
+        res = res + self.user_biases[x[:, 0]] + self.item_biases[x[:, 1]]         # (batch,)
         return res if self.y_range is None else sigmoid_range(res, *self.y_range)

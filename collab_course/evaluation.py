@@ -8,13 +8,12 @@ __all__ = ['ranking_measures', 'dcg', 'precision_at_k', 'recall_at_k', 'average_
            'leave_one_out', 'time_split', 'split_report', 'rank_scores', 'ranking_metrics']
 
 # %% ../nbs/package/12_evaluation.ipynb #fb45e2ef
-from functools import singledispatch
-
 from fastai.collab import *
 from fastai.tabular.all import *
 from .errors import *
 from .history import *
 from .interface import *
+from .interface import _as_indices, _device, _has
 
 # %% ../nbs/package/12_evaluation.ipynb #f6b563e7
 def dcg(
@@ -212,17 +211,17 @@ def split_report(
     return pd.Series(res)
 
 # %% ../nbs/package/12_evaluation.ipynb #abc6cad1
-@singledispatch
 def rank_scores(
     model, # A model of this course, or a function: users (n,) → scores (n, n_items)
     users  # (n,) indices of users
 ) -> Tensor: # (n, n_items), the higher the better; column 0 is `#na#`. Detached
     "The scores by which `model` ranks all items for each of the users. Raises `IndexError` for an index without a row."
-    users = torch.as_tensor(users)
-    if not isinstance(model, nn.Module) and callable(model): return model(users)
-    n_items = sizes(model)[1]
-    if n_items is None: raise NotInModel(f"a {type(model).__name__} does not say how many items it has; give a model of this course or a function users → scores")
-    return score(model, users[:, None].cpu(), torch.arange(n_items))
+    if not isinstance(model, nn.Module) and callable(model): return model(torch.as_tensor(users))
+    n_users, n_items = sizes(model)
+    if n_items is None:
+        raise NotInModel(f"a {type(model).__name__} does not say how many items it has; give a model of this course or a function")
+    users = _as_indices('users', users, n_users, _device(model))
+    return model.rank_scores(users) if _has(model, 'rank_scores') else score(model, users[:, None], torch.arange(n_items))
 
 def _scores_of(model, users, n_items:int) -> Tensor: # (n, n_items) float, on the CPU
     "`rank_scores`, and a `ValueError` where they have another shape"
@@ -245,7 +244,7 @@ def ranking_metrics(
     training pair is relevant; an item without a training row can be relevant, and cannot be found. Users without a relevant item are
     left out of the means. Ties: the lower index first. Scores are made for a block of users at a time (64 MB).
     Raises `DataError` where there is nothing to find, `ValueError` for scores of another shape or a NaN."""
-    known, wanted = (Histories(ds.x.cpu(), dls.n_users, dls.n_items) for ds in (dls.train_ds, dls.valid_ds))
+    known, wanted = (History(ds.x.cpu(), dls.n_users, dls.n_items) for ds in (dls.train_ds, dls.valid_ds))
     counts = known.counts()
     users, rows, lists = wanted.lengths().nonzero()[:, 0], [], []
     for some in users.split(_rows(dls.n_items)):

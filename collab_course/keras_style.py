@@ -89,22 +89,6 @@ class KerasStyleNN(Module):
         both = torch.cat([self.user_factors(x[:, 0]), self.item_factors(x[:, 1])], dim=1)    # (batch, 2·n_factors)
         return self.layers(both).squeeze(1)                                                  # (batch,)
 
-# %% ../nbs/07_keras_lesson.ipynb #e70b3c91
-@factors.register(KerasStyleDotProduct)
-@factors.register(KerasStyleNN)
-def _(model, which='item'): return part_of(which, user=model.user_factors.weight, item=model.item_factors.weight)
-
-@biases.register(KerasStyleBias)
-def _(model, which='item'): return part_of(which, user=model.user_biases.weight, item=model.item_biases.weight).squeeze(1)
-
-@link.register(KerasStyleDotProduct)
-def _(model): return None
-
-def _keras_args(m): return dict(n_users=m.n_users, n_items=m.n_items, n_factors=m.n_factors)
-model_kind('keras-style-dot-product', _keras_args)(KerasStyleDotProduct)
-model_kind('keras-style-bias', _keras_args)(KerasStyleBias)
-model_kind('keras-style-nn', lambda m: _keras_args(m) | dict(n_act=m.n_act, ps=list(m.ps)))(KerasStyleNN);
-
 # %% ../nbs/07_keras_lesson.ipynb #6d44814a
 class WholeMatrixL2(Callback):
     """Adds `l2`·ΣW² over whole embedding matrices to what is minimised at every batch, by way of its gradient 2·`l2`·W.

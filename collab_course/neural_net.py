@@ -23,19 +23,15 @@ class CollabNN(Module):
         y_range:tuple=(0, 5.5), # (low, high) of a sigmoid; None for none
         n_act:int=100  # Hidden units
     ):
+        store_attr()
+        self.n_users, self.n_items = user_sz[0], item_sz[0]
         self.user_factors, self.item_factors = Embedding(*user_sz), Embedding(*item_sz)
         self.layers = nn.Sequential(nn.Linear(user_sz[1] + item_sz[1], n_act), nn.ReLU(), nn.Linear(n_act, 1))
-        self.n_users, self.n_items, self.y_range, self.n_act = user_sz[0], item_sz[0], y_range, n_act
 
     def forward(self, x):
         both = torch.cat([self.user_factors(x[:, 0]), self.item_factors(x[:, 1])], dim=1)    # (batch, user + item factors)
         res = self.layers(both)                                                              # (batch, 1)
         return res if self.y_range is None else sigmoid_range(res, *self.y_range)
-
-@factors.register(CollabNN)
-def _(model, which='item'): return part_of(which, user=model.user_factors.weight, item=model.item_factors.weight)
-
-model_kind('collab-nn', lambda m: dict(user_sz=list(m.user_factors.weight.shape), item_sz=list(m.item_factors.weight.shape), y_range=m.y_range, n_act=m.n_act))(CollabNN);
 
 # %% ../nbs/06_neural_net.ipynb #bd0d9a0c
 _by_rule = lambda n: (n, emb_sz_rule(n))    # (rows, factors)

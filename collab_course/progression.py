@@ -38,20 +38,12 @@ class BiasOnly(Module):
         n_items:int, # Items, `#na#` included
         y_range:tuple=(0, 5.5) # (low, high) of a sigmoid; None for none
     ):
+        store_attr()
         self.user_biases, self.item_biases = Embedding(n_users, 1), Embedding(n_items, 1)
-        self.n_users, self.n_items, self.y_range = n_users, n_items, y_range
 
     def forward(self, x):
         res = (self.user_biases(x[:, 0]) + self.item_biases(x[:, 1])).squeeze(1)   # (batch,)
         return res if self.y_range is None else sigmoid_range(res, *self.y_range)
-
-@biases.register(BiasOnly)
-def _(model, which='item'): return part_of(which, user=model.user_biases.weight, item=model.item_biases.weight).squeeze(1)
-
-@link.register(BiasOnly)
-def _(model): return None if model.y_range is None else tuple(model.y_range)
-
-model_kind('bias-only', lambda m: dict(n_users=m.n_users, n_items=m.n_items, y_range=m.y_range))(BiasOnly);
 
 # %% ../nbs/03_progression.ipynb #ddef0f1f
 @dataclass(frozen=True)

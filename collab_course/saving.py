@@ -13,13 +13,14 @@ from fastai.collab import *
 from fastai.tabular.all import *
 from safetensors.torch import load as tensors_from_bytes, save as tensors_to_bytes
 from .errors import *
+from .history import *
 from .interface import *
 from .recommendation import *
 from .recommendation import _wild
 from . import dot_product, keras_style, labels, neural_net, progression, svdpp   # so that their models are known when one is loaded
 
 # %% ../nbs/package/14_saving.ipynb #6b3ba2f5
-_format, _version, _files = 'collab_course.Recommender', 1, ('vocab.json', 'model.safetensors', 'ratings.safetensors')
+_format, _version, _files = 'collab_course.Recommender', 2, ('vocab.json', 'model.safetensors', 'ratings.safetensors')
 _limits = {'manifest.json': 2**26, 'vocab.json': 2**30}   # bytes
 
 def _canonical(o) -> bytes:
@@ -205,12 +206,12 @@ def _rebuilt(kind:str, args:dict, n:list, data:bytes):
         model.load_state_dict(state, assign=True)
         _need(not any(t.is_meta for t in (*model.parameters(), *model.buffers())), 'the model has numbers that are not in the file')
         model.eval()
-        around = link(model) if link.dispatch(type(model)) is not link.dispatch(object) else None
+        around = y_range_of(model)
         _need(around is None or len(around) == 2 and all(type(v) in (int, float) for v in around) and around[0] < around[1], f"the model's range is {around}")
         for u, i in ((torch.arange(n[0]), 0), (0, torch.arange(n[1]))): _need(bool(score(model, u, i).isfinite().all()), 'the model gives no finite ratings')
     return model
 
-def _rated(data:bytes, n:list, low, high) -> Rated:
+def _rated(data:bytes, n:list, low, high) -> History:
     "Who rated what, if it is in order"
     t = _tensors(data, 'ratings.safetensors')
     _compare(t, {k: (None, d) for k, d in _rated_types.items()}, 'ratings.safetensors')
@@ -222,9 +223,7 @@ def _rated(data:bytes, n:list, low, high) -> Rated:
     rows[start[start < len(items)]] = False                                                  # first rows of users
     _need(bool((items[1:] > items[:-1])[rows[1:]].all()), 'ratings.safetensors: the items of a user are not in order')
     _need([ratings.min().item(), ratings.max().item()] == [low, high], 'ratings.safetensors: the ratings have another range than the manifest says')
-    res = Rated.__new__(Rated)
-    res.__dict__.update(t)
-    return res
+    return History.from_state(t, *n)
 
 # %% ../nbs/package/14_saving.ipynb #1b6b6aaa
 @patch(cls_method=True)

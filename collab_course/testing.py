@@ -20,13 +20,59 @@ def checkerboard(
     **kwargs     # Passed to `RatingsDataLoaders.from_df`
 ) -> RatingsDataLoaders: # 4/5 of the cells to train, 1/5 to validate; user u and item i have index u and i (from 1)
     "Ratings whose right answer is known: 5 where user + item is even, 1 where it is odd."
-    cells = pd.DataFrame([(u, i, 5. if (u + i)%2 == 0 else 1.) for u in range(1, n + 1) for i in range(1, n + 1)], columns=['user', 'item', 'rating'])
+    numbers = range(1, n + 1)
+    cells = pd.DataFrame([(u, i, 5. if (u + i)%2 == 0 else 1.) for u in numbers for i in numbers], columns=['user', 'item', 'rating'])
     return RatingsDataLoaders.from_df(cells, seed=seed, **{'bs': 32, **kwargs})
 
 # %% ../nbs/package/07_testing.ipynb #c290b67e
+class _Untouched:
+    "What a question must leave as it is: a model's numbers, their devices, its modes, and torch's random generator"
+    def __init__(self, model):
+        self.model, self.state = model, {k: v.clone() for k, v in model.state_dict().items()}
+        self.modes, self.rng = [m.training for m in model.modules()], torch.get_rng_state()
+
+    def __call__(self, question:str):
+        same = [torch.equal(v, self.state[k]) and v.device == self.state[k].device for k, v in self.model.state_dict().items()]
+        assert all(same), f"{question} changed the numbers or their device"
+        assert [m.training for m in self.model.modules()] == self.modes, f"{question} changed the mode"
+        assert torch.equal(torch.get_rng_state(), self.rng), f"{question} used the random generator"
+
+def _check_scores(model, x, y, right, untouched):
+    pred = score(model, x[:, 0], x[:, 1])
+    untouched('score')
+    assert pred.shape == (len(x),) and not pred.requires_grad, 'score must return one detached rating for each pair'
+    assert pred.device.type == next(iter(model.state_dict().values()), x).device.type, "score must answer on the model's device"
+    share = ((pred.cpu() > 3) == (y[:, 0] > 3)).float().mean().item()
+    assert share >= right, f"only {share:.0%} of the held-out cells are on the right side"
+    table = score(model, torch.arange(21)[:, None], torch.arange(21))                       # row and column 0: unknown
+    assert table.shape == (21, 21) and table.isfinite().all(), 'unknown users and items (index 0) must get a finite rating'
+    assert torch.allclose(table[x[:, 0], x[:, 1]], pred, atol=1e-5), 'a rating must not depend on what else is asked'
+
+def _check_wrong_indices(model, untouched):
+    for pair in ((21, 1), (1, 21), (-1, 1)):
+        try: score(model, *pair)
+        except IndexError: untouched('a wrong index')
+        else: raise AssertionError(f"index {pair} has no row, and score answered")
+
+def _check_part(model, ask, which, untouched):
+    name, ndim = ask.__name__, 2 if ask is factors else 1
+    try: part = ask(model, which)
+    except NotInModel: return
+    finally: untouched(name)
+    rows = part.ndim == ndim and len(part) == 21 and not part.requires_grad
+    assert rows, f"{name} of {which} must have a row for each of 21 indices, not {tuple(part.shape)}"
+
+def _check_rebuilding(model, x, untouched):
+    name, args = kind_of(model)
+    untouched('kind_of')
+    copy = rebuild(name, args).to(x.device)
+    copy.load_state_dict(model.state_dict())
+    same = torch.equal(score(copy, x[:, 0], x[:, 1]), score(model, x[:, 0], x[:, 1]))
+    assert same, 'a rebuilt model with the same numbers must give the same ratings'
+
 def check_model(
     make,          # Function: loaders → an untrained model
-    n_epoch:int=40, lr:float=.03, wd:float=.1, # How it is trained
+    n_epoch:int=40, lr:float=.03, wd:float=.1, # How it is trained, if it has anything to train
     device=None,   # Where; fastai's default device if None
     right:float=.95, # The share of the held-out cells that must be on the right side of 3; 0 for models that cannot know
     loss_func=None # What it is trained by; the loaders' own if None
@@ -35,39 +81,15 @@ def check_model(
     dls = checkerboard(device=device)
     set_seed(0)
     learn = Learner(dls, make(dls), loss_func=loss_func)
-    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(n_epoch, lr, wd=wd)
     model, (x, y) = learn.model, dls.valid_ds[:]
-    model.train()
-    some = next(iter(m for m in model.children()), model).eval()          # a mixture of modes, which must survive
-    state, modes = {k: v.clone() for k, v in model.state_dict().items()}, [m.training for m in model.modules()]
-    rng = torch.get_rng_state()
-
-    def untouched(question):
-        assert all(torch.equal(v, state[k]) and v.device == state[k].device for k, v in model.state_dict().items()), f"{question} changed the numbers or their device"
-        assert [m.training for m in model.modules()] == modes, f"{question} changed the mode"
-        assert torch.equal(torch.get_rng_state(), rng), f"{question} used the random generator"
-
-    pred = score(model, x[:, 0], x[:, 1]); untouched('score')
-    assert pred.shape == (len(x),) and not pred.requires_grad, 'score must return one detached rating for each pair'
-    assert pred.device.type == _device(model).type, "score must answer on the model's device"
-    share = ((pred.cpu() > 3) == (y[:, 0] > 3)).float().mean().item()
-    assert share >= right, f"only {share:.0%} of the held-out cells are on the right side"
-    table = score(model, torch.arange(21)[:, None], torch.arange(21))                       # (21, 21), row and column 0 unknown
-    assert table.shape == (21, 21) and table.isfinite().all(), 'unknown users and items (index 0) must get a finite rating'
-    assert torch.allclose(table[x[:, 0], x[:, 1]], pred, atol=1e-5), 'a rating must not depend on what else is asked'
-    for bad in ((21, 1), (1, 21), (-1, 1)):
-        try: score(model, *bad)
-        except IndexError: untouched('a wrong index')
-        else: raise AssertionError(f"index {bad} has no row, and score answered")
-    for name, ask, ndim in (('factors', factors, 2), ('biases', biases, 1)):
-        for which in ('user', 'item'):
-            try: part = ask(model, which)
-            except NotInModel: continue
-            finally: untouched(name)
-            assert part.ndim == ndim and len(part) == 21 and not part.requires_grad, f"{name} of {which} must have a row for each of 21 indices, not {tuple(part.shape)}"
-            part.add_(1.); untouched(f'editing what {name} returned')
-    name, args = kind_of(model); untouched('kind_of')
-    copy = rebuild(name, args).to(_device(model))
-    copy.load_state_dict(model.state_dict())
-    assert torch.equal(score(copy, x[:, 0], x[:, 1]), score(model, x[:, 0], x[:, 1])), 'a rebuilt model with the same numbers must give the same ratings'
+    if any(p.requires_grad for p in model.parameters()):
+        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(n_epoch, lr, wd=wd)
+    model.to(dls.device).train()
+    next(model.children(), model).eval()                    # a mixture of modes, which must survive
+    untouched = _Untouched(model)
+    _check_scores(model, x, y, right, untouched)
+    _check_wrong_indices(model, untouched)
+    for ask in (factors, biases):
+        for which in ('user', 'item'): _check_part(model, ask, which, untouched)
+    _check_rebuilding(model, x.to(dls.device), untouched)
     return learn

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 from collab_course.errors import DataError
 from collab_course.dot_product import DotProduct, DotProductBias, DotProductBiasScratch
 from collab_course.labels import DotProductLabels, LabelsNN, side_labels
-from collab_course.svdpp import DotProductImplicit, Ensemble
+from collab_course.svdpp import SVDpp, Ensemble
 from collab_course.errors import NotInModel
 from collab_course.interface import biases, factors
 from collab_course.testing import checkerboard
@@ -114,7 +114,7 @@ def _models(dls):
     labels = [l for l in (getattr(dls, 'labels', None) or [])]
     return [DotProduct(*sized, 8), DotProductBias(*sized, 8), DotProductBiasScratch(*sized, 8), KerasStyleDotProduct(*sized, 8), KerasStyleBias(*sized, 8), KerasStyleNN(*sized, 8),
             nets[0].make(*sized, 8, (0, 5.5)), nets[1].make(*sized, 8, (0, 5.5)), DotProductLabels(*sized, 8, labels=labels), LabelsNN((sized[0], 8), (sized[1], 9), labels=labels),
-            DotProductImplicit(*sized, 8, pairs=dls.train_ds.x, labels=labels)]
+            SVDpp(*sized, 8, pairs=dls.train_ds.x, labels=labels)]
 
 
 def test_every_model_answers_and_stays_as_it_was():

@@ -32,32 +32,39 @@ def test_contract_on_cuda(name):
 
 def test_contract_catches():
     "Each promise of the contract can be broken, and is then named"
-    def broken(**methods): return type('Broken', (DotProductBias,), methods)
+    def broken(name, **methods): return type(name, (DotProductBias,), methods)
     def use(cls, words):
-        model_kind(cls.__name__ + words, lambda m: dict(n_users=m.n_users, n_items=m.n_items, n_factors=m.n_factors, y_range=m.y_range))(cls)
+        saveable(cls)
         with pytest.raises(AssertionError, match=words): check_model(lambda d: cls(d.n_users, d.n_items, 4, R), n_epoch=2, right=0)
     def drift(self, x): self.item_biases.weight.data.add_(.1); return DotProductBias.forward(self, x)
     def rolls(self, x): return DotProductBias.forward(self, x) + torch.rand(())*1e-3
     def mixes(self, x): return DotProductBias.forward(self, x) + x[:, :1].float().mean()*.01
     def nans(self, x): return DotProductBias.forward(self, x) + torch.where(x[:, :1] == 0, torch.nan, 0.)
-    use(broken(forward=drift), 'changed the numbers'); use(broken(forward=rolls), 'used the random generator')
-    use(broken(forward=mixes), 'must not depend on what else'); use(broken(forward=nans), 'finite rating')
+    use(broken('Drifts', forward=drift), 'changed the numbers')
+    use(broken('Rolls', forward=rolls), 'used the random generator')
+    use(broken('Mixes', forward=mixes), 'must not depend on what else')
+    use(broken('SaysNaN', forward=nans), 'finite rating')
     with pytest.raises(AssertionError, match='right side'): check_model(MODELS['bias'], n_epoch=1)
-    class Shares(DotProductBias): pass
-    @factors.register(Shares)
-    def _(model, which='item'): return (model.item_factors if which == 'item' else model.user_factors).weight.detach()   # no copy
-    use(Shares, 'editing what factors returned')
-    class Switches(DotProductBias): pass
-    @biases.register(Switches)
-    def _(model, which='item'): model.eval(); return model.item_biases.weight.detach()[:, 0].clone()
+    class Switches(DotProductBias):
+        def biases(self, which='item'):
+            self.eval()
+            return self.item_biases.weight
     use(Switches, 'changed the mode')
-    class Short(DotProductBias): pass
-    @biases.register(Short)
-    def _(model, which='item'): return model.item_biases.weight.detach()[1:, 0].clone()
+    class Short(DotProductBias):
+        def biases(self, which='item'): return self.item_biases.weight[1:]
     use(Short, 'must have a row for each')
-    class Forgets(DotProductBias): pass
-    model_kind('forgets', lambda m: dict(n_users=m.n_users, n_items=m.n_items, n_factors=m.n_factors))(Forgets)          # not its range
-    with pytest.raises(AssertionError, match='same ratings'): check_model(lambda d: Forgets(d.n_users, d.n_items, 4, R), n_epoch=2, right=0)
+    class Forgets(DotProductBias):
+        def arguments(self): return dict(n_users=self.n_users, n_items=self.n_items, n_factors=self.n_factors)   # not its range
+    use(Forgets, 'same ratings')
+
+
+def test_an_answer_is_a_copy():
+    class Shares(DotProductBias):
+        def factors(self, which='item'): return (self.item_factors if which == 'item' else self.user_factors).weight.data
+    m = Shares(5, 4, 3)
+    before = m.item_factors.weight.clone()
+    factors(m).add_(1.)
+    assert torch.equal(m.item_factors.weight, before)
 
 
 def test_shapes_and_formulas():
@@ -94,9 +101,9 @@ def test_questions_that_have_no_answer():
     with pytest.raises(NotInModel, match='no factors'): factors(BiasOnly(5, 4))
     with pytest.raises(NotInModel, match='not a model'): score('model', 1, 1)
     with pytest.raises(ValueError, match="'user' or 'item', not 'genre'"): factors(m, 'genre')
-    with pytest.raises(NotInModel, match='not registered'): kind_of(nn.Linear(1, 1))
+    with pytest.raises(NotInModel, match='not known to be loaded again'): kind_of(nn.Linear(1, 1))
     with pytest.raises(ValueError, match='known are'): rebuild('x', {})
-    with pytest.raises(ValueError, match='is taken by DotProduct'): model_kind('dot-product', lambda m: {})(DotProductBias)
+    with pytest.raises(ValueError, match="'DotProduct' is taken by"): saveable(type('DotProduct', (DotProductBias,), {}))
     with pytest.raises(NotInModel): kind_of(type('Child', (DotProduct,), {})(5, 4, 3))     # a subclass is not its parent
 
 

@@ -41,7 +41,7 @@ def test_formula_and_defaults():
 def test_is_rebuilt_from_its_kind():
     net = CollabNN((5, 3), (4, 2), (1, 6), 7)
     name, args = kind_of(net)
-    assert (name, args) == ('collab-nn', dict(user_sz=[5, 3], item_sz=[4, 2], y_range=[1, 6], n_act=7))
+    assert (name, args) == ('CollabNN', dict(user_sz=[5, 3], item_sz=[4, 2], y_range=[1, 6], n_act=7))
     copy = rebuild(name, args); copy.load_state_dict(net.state_dict())
     assert torch.equal(score(copy, range(5), 1), score(net, range(5), 1))
 

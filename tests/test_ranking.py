@@ -286,18 +286,18 @@ def test_unusable_interactions(tmp_path):
 def test_histories():
     torch.manual_seed(0)
     pairs = torch.randint(0, 9, (60, 2))
-    h = Histories(pairs, 9, 9)
+    h = History(pairs, 9, 9)
     want = torch.zeros(9, 9)
     for u, i in pairs.tolist():
         if u and i: want[u, i] = 1
     assert torch.equal(h(torch.arange(9)), want) and torch.equal(h(torch.tensor([3, 0, 3])), want[[3, 0, 3]]) and h(torch.tensor([], dtype=torch.long)).shape == (0, 9)
     assert torch.equal(h.lengths(), want.sum(1).long()) and torch.equal(h.counts(), want.sum(0).long())
-    room = Histories(len(h.items), 9, 9)
+    room = History.empty(len(h.items), 9, 9)
     room.load_state_dict(h.state_dict())
     assert torch.equal(room(torch.arange(9)), want) and not list(h.parameters())
     for bad, words in ((torch.zeros(3), 'integer indices'), (torch.tensor([[1, 9]]), 'user 1 and item 9'), (torch.tensor([[-1, 2]]), 'go up to')):
-        with pytest.raises(DataError, match=words): Histories(bad, 9, 9)
-    assert not Histories(torch.empty(0, 2, dtype=torch.long), 9, 9)(torch.arange(9)).any()
+        with pytest.raises(DataError, match=words): History(bad, 9, 9)
+    assert not History(torch.empty(0, 2, dtype=torch.long), 9, 9)(torch.arange(9)).any()
 
 
 @pytest.fixture
@@ -328,7 +328,7 @@ def test_loaders(table, hdls):
 
 # The models
 
-MAKE = {'popularity': Popularity, 'EASE': EASE, 'EASE, paper': lambda u, i, p=0: EASE(u, i, p, 20., 0.), 'ranker': lambda u, i, p=0: HistoryRanker(u, i, 5, p)}
+MAKE = {'popularity': Popularity, 'EASE': EASE, 'EASE, paper': lambda u, i, p=0: EASE(u, i, p, 20., 0.), 'ranker': lambda u, i, p=0: MultDAE(u, i, 5, p)}
 
 
 @pytest.mark.parametrize('name', MAKE)
@@ -366,13 +366,13 @@ def test_on_cuda(hdls, name):
     assert torch.allclose(score(m, [1, 2], [3, 4]).cpu(), here[[1, 2], [3, 4]], atol=1e-4)
 
 
-def test_the_contract(): check_model(lambda d: HistoryRanker(d.n_users, d.n_items, 4, d.train_ds.x), n_epoch=2, right=0)
+def test_the_contract(): check_model(lambda d: MultDAE(d.n_users, d.n_items, 4, d.train_ds.x), n_epoch=2, right=0)
 
 
 @pytest.mark.parametrize('l2, power', [(1., 0.), (30., 0.), (5., .5), (5., 1.)])
 def test_ease_is_a_regression_on_all_others(hdls, l2, power):
     m = EASE(hdls.n_users, hdls.n_items, hdls.train_ds.x, l2, power)
-    X = Histories(hdls.train_ds.x, hdls.n_users, hdls.n_items)(torch.arange(hdls.n_users)).double()
+    X = History(hdls.train_ds.x, hdls.n_users, hdls.n_items)(torch.arange(hdls.n_users)).double()
     n = X.sum(0).clamp(min=1)
     ridge = l2*n**power/((X.sum(0)*n**power).sum()/X.sum())
     assert (ridge*X.sum(0)).sum()/X.sum() == pytest.approx(l2)
@@ -390,7 +390,7 @@ def test_somebody_without_a_history_gets_what_is_popular(hdls):
     assert torch.equal(top_k(rank_scores(EASE(hdls.n_users, hdls.n_items, hdls.train_ds.x), [0]), 5), top_k(rank_scores(popular, [0]), 5))
 
 
-@pytest.mark.parametrize('make', [EASE, lambda u, i, p: HistoryRanker(u, i, 16, p)])
+@pytest.mark.parametrize('make', [EASE, lambda u, i, p: MultDAE(u, i, 16, p)])
 def test_two_tastes(make):
     "Two groups of users and of items; everybody has most of their group's. What is missing from it must be offered, before anything of the other's"
     rows = pd.DataFrame([(u, i) for u in range(30) for i in range(40) if u % 2 == i % 2], columns=['user', 'item'])
@@ -425,7 +425,7 @@ def test_softmax_loss():
 
 
 def test_dropout_hides_histories_in_training_only(hdls):
-    m = HistoryRanker(hdls.n_users, hdls.n_items, 6, hdls.train_ds.x).train()
+    m = MultDAE(hdls.n_users, hdls.n_items, 6, hdls.train_ds.x).train()
     u = torch.tensor([1, 2])
     assert not torch.equal(m(u), m(u))
     assert torch.equal(rank_scores(m, u), rank_scores(m, u))

@@ -26,6 +26,7 @@ from collab_course.neural_net import CollabNN
 from collab_course.progression import BiasOnly
 from collab_course.training import recipes
 from collab_course.errors import *
+from collab_course.history import History
 from collab_course.recommendation import *
 from collab_course.saving import *
 
@@ -35,11 +36,11 @@ people = LabelSet('people', 'user', ['#na#', 3, 7], torch.tensor([[0, 0]] + [[1,
 FORMULA = {'dot': lambda d: DotProduct(d.n_users, d.n_items, 4), 'dot, sigmoid': lambda d: DotProduct(d.n_users, d.n_items, 4, R), 'bias': lambda d: DotProductBias(d.n_users, d.n_items, 4, R),
            'bias, no range': lambda d: DotProductBias(d.n_users, d.n_items, 4, None), 'scratch': lambda d: DotProductBiasScratch(d.n_users, d.n_items, 4, R), 'biases alone': lambda d: BiasOnly(d.n_users, d.n_items, R),
            'fastai': lambda d: EmbeddingDotBias(4, d.n_users, d.n_items, R), 'keras dot': lambda d: KerasStyleDotProduct(d.n_users, d.n_items, 4), 'keras bias': lambda d: KerasStyleBias(d.n_users, d.n_items, 4),
-           'labels': lambda d: DotProductLabels(d.n_users, d.n_items, 4, R, [parity, people]), 'implicit': lambda d: DotProductImplicit(d.n_users, d.n_items, 4, R, d.train_ds.x),
-           'implicit, labels': lambda d: DotProductImplicit(d.n_users, d.n_items, 4, R, d.train_ds.x, [parity, people])}
+           'labels': lambda d: DotProductLabels(d.n_users, d.n_items, 4, R, [parity, people]), 'implicit': lambda d: SVDpp(d.n_users, d.n_items, 4, R, d.train_ds.x),
+           'implicit, labels': lambda d: SVDpp(d.n_users, d.n_items, 4, R, d.train_ds.x, [parity, people])}
 OTHERS = {'fastai net': lambda d: EmbeddingNN([(d.n_users, 6), (d.n_items, 6)], [20, 10], y_range=R), 'net': lambda d: CollabNN((d.n_users, 6), (d.n_items, 7), R, 20),
           'keras net': lambda d: KerasStyleNN(d.n_users, d.n_items, 6, 10), 'labels net': lambda d: LabelsNN((d.n_users, 6), (d.n_items, 7), R, 20, [parity, people]),
-          'ensemble': lambda d: Ensemble([DotProductBias(d.n_users, d.n_items, 4, R), DotProductImplicit(d.n_users, d.n_items, 4, R, d.train_ds.x, [parity])])}
+          'ensemble': lambda d: Ensemble([DotProductBias(d.n_users, d.n_items, 4, R), SVDpp(d.n_users, d.n_items, 4, R, d.train_ds.x, [parity])])}
 MODELS = FORMULA | OTHERS
 
 
@@ -61,7 +62,7 @@ def tiny(model=None, ids=('a', 'b', 'c')):
     n = len(ids) + 1
     model = model or DotProductBias(n, 4, 2, R)
     x = torch.tensor([[1, 1], [1, 2], [2, 2], [3, 3], [3, 1]])
-    return Recommender(model, {'user': ['#na#', *ids], 'title': ['#na#', 'x', 'y', 'z']}, Rated(x, torch.tensor([1., 5, 3, 4, 2]), n, 4))
+    return Recommender(model, {'user': ['#na#', *ids], 'title': ['#na#', 'x', 'y', 'z']}, History(x, n, 4, torch.tensor([1., 5, 3, 4, 2])))
 
 
 # Known users
@@ -161,11 +162,11 @@ def test_integer_ids_of_fastai(tmp_path):
 
 
 def test_no_ratings_and_ratings_that_are_none(tmp_path):
-    empty = Recommender(DotProductBias(4, 4, 2, R), tiny().classes, Rated(torch.zeros(0, 2, dtype=torch.long), torch.zeros(0), 4, 4))
+    empty = Recommender(DotProductBias(4, 4, 2, R), tiny().classes, History(torch.zeros(0, 2, dtype=torch.long), 4, 4, torch.zeros(0)))
     assert empty.rated is None and empty.rating_range == (None, None)
     with pytest.raises(DataError, match='nothing is popular'): empty.recommend_new({})
     empty.save(tmp_path/'r'); assert Recommender.load(tmp_path/'r').recommend('a', 3, exclude_seen=False).equals(empty.recommend('a', 3, exclude_seen=False))
-    with pytest.raises(DataError, match='the ratings hold NaN'): Recommender(DotProductBias(4, 4, 2, R), tiny().classes, Rated(torch.tensor([[1, 1]]), torch.tensor([torch.nan]), 4, 4))
+    with pytest.raises(DataError, match='the ratings hold NaN'): Recommender(DotProductBias(4, 4, 2, R), tiny().classes, History(torch.tensor([[1, 1]]), 4, 4, torch.tensor([torch.nan])))
 
 
 @pytest.mark.parametrize('name', ['predicted', 'cosine', 'euclidean', 'mse', 'mean', 'n_ratings', 'rank'])
@@ -184,12 +185,13 @@ def test_peak_memory_in_a_fresh_process(what, most):
 import resource, sys, torch
 from collab_course.dot_product import DotProductBias
 from collab_course.neural_net import CollabNN
-from collab_course.recommendation import Rated
+from collab_course.recommendation import *
+from collab_course.history import History
 from collab_course.saving import Recommender
 net = {what == 'net'}
 u, i = (241, 10_001) if net else (20_001, 10_001)
 pairs = torch.stack([torch.randint(1, n, (10_000,)) for n in (u, i)], dim=1)
-rec = Recommender(CollabNN((u, 60), (i, 60)) if net else DotProductBias(u, i, 20), dict(user=['#na#', *range(1, u)], title=['#na#', *range(1, i)]), Rated(pairs, torch.ones(10_000), u, i))
+rec = Recommender(CollabNN((u, 60), (i, 60)) if net else DotProductBias(u, i, 20), dict(user=['#na#', *range(1, u)], title=['#na#', *range(1, i)]), History(pairs, u, i, torch.ones(10_000)))
 def peak():
     "MB; on Linux ru_maxrss has what the parent process had, and VmHWM is this process's own"
     try: return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1])/2**10
@@ -411,7 +413,7 @@ def test_every_byte_flipped(tmp_path):
 def test_forged_bytes_never_crash(kind, tmp_path):
     "Every third byte changed, and the sums made to fit: refused, or a model that answers with finite ratings of known titles"
     labels = [LabelSet('l', 'item', ['#na#', 'p'], torch.tensor([[0], [1], [0], [1]]))]
-    tiny(None if kind == 'bias' else DotProductImplicit(4, 4, 1, R, torch.tensor([[1, 1], [2, 3]]), labels)).save(tmp_path/'r')
+    tiny(None if kind == 'bias' else SVDpp(4, 4, 1, R, torch.tensor([[1, 1], [2, 3]]), labels)).save(tmp_path/'r')
     loaded = refused = 0
     for p in sorted((tmp_path/'r').iterdir()):
         if p.name == 'manifest.json': continue
@@ -477,7 +479,7 @@ def test_forged_tensors(tmp_path):
     from safetensors.torch import load_file, save_file
     folder = tmp_path/'r'
     labels = [LabelSet('l', 'item', ['#na#', 'p'], torch.tensor([[0], [1], [0], [1]]))]
-    model = DotProductImplicit(4, 4, 1, R, torch.tensor([[1, 1], [2, 3]]), labels)
+    model = SVDpp(4, 4, 1, R, torch.tensor([[1, 1], [2, 3]]), labels)
     def forged(words, name='model.safetensors', **changes):
         tiny(copying.deepcopy(model)).save(folder)
         t = {k: v for k, v in (load_file(folder/name) | changes).items() if v is not None}
@@ -783,7 +785,7 @@ def test_names_that_no_terminal_should_get(tmp_path, capsys):
 
 
 def test_who_has_rated_everything(tmp_path, capsys):
-    Recommender(tiny().model, tiny().classes, Rated(torch.tensor([[1, 1], [1, 2], [1, 3]]), torch.tensor([1., 5, 3]), 4, 4)).save(tmp_path/'r')
+    Recommender(tiny().model, tiny().classes, History(torch.tensor([[1, 1], [1, 2], [1, 3]]), 4, 4, torch.tensor([1., 5, 3]))).save(tmp_path/'r')
     text = out_of(capsys, 'recommend', tmp_path/'r', '--user', 'a')
     assert text.count('\n') == 1 and 'everything is rated' in text and '--include-seen' in text
     assert json.loads(out_of(capsys, 'recommend', tmp_path/'r', '--user', 'a', '--json')) == dict(user='a', items=[])

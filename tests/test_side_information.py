@@ -26,7 +26,7 @@ parity = LabelSet('parity', 'item', ['#na#', 'odd', 'even'], torch.tensor([[0, 0
 people = LabelSet('people', 'user', ['#na#', 3, 7], torch.tensor([[0, 0]] + [[1, 2] if k % 3 == 0 else [k % 3, 0] for k in range(20)]))
 MODELS = {'labels': lambda d: DotProductLabels(d.n_users, d.n_items, 4, R, [parity, people]), 'labels, none': lambda d: DotProductLabels(d.n_users, d.n_items, 4, R),
           'net, sum': lambda d: LabelsNN((d.n_users, 10), (d.n_items, 12), R, 40, [parity, people]), 'net, mean': lambda d: LabelsNN((d.n_users, 10), (d.n_items, 12), R, 40, [parity], 'mean'),
-          'implicit': lambda d: DotProductImplicit(d.n_users, d.n_items, 4, R, d.train_ds.x), 'implicit, labels': lambda d: DotProductImplicit(d.n_users, d.n_items, 4, R, d.train_ds.x, [parity, people]),
+          'implicit': lambda d: SVDpp(d.n_users, d.n_items, 4, R, d.train_ds.x), 'implicit, labels': lambda d: SVDpp(d.n_users, d.n_items, 4, R, d.train_ds.x, [parity, people]),
           'ensemble': lambda d: Ensemble([DotProductBias(d.n_users, d.n_items, 4, R), CollabNN((d.n_users, 10), (d.n_items, 10), R, 40)])}
 
 
@@ -152,7 +152,7 @@ pairs = torch.tensor([[1, 1], [1, 2], [2, 2], [1, 2], [3, 1]])              # on
 
 def test_sums_against_a_loop():
     torch.manual_seed(0)
-    m = DotProductImplicit(5, 4, 3, None, pairs)
+    m = SVDpp(5, 4, 3, None, pairs)
     assert m.pairs.tolist() == [[1, 1], [1, 2], [2, 2], [3, 1]]
     w, sums = m.implicit.weight, m.sums()
     z, y = w[:5], w[5:]
@@ -166,7 +166,7 @@ def test_sums_against_a_loop():
 def test_gradient_of_the_sums():
     S, S_t = neighbours_matrix(pairs.unique(dim=0), 5, 4)
     assert torch.allclose(S.to_dense().T, S_t.to_dense())
-    m = DotProductImplicit(5, 4, 3, None, pairs)
+    m = SVDpp(5, 4, 3, None, pairs)
     m(torch.tensor([[1, 2], [4, 3]])).pow(2).sum().backward()
     sparse, m.implicit.weight.grad = m.implicit.weight.grad.clone(), None
     dense = S.to_dense() @ m.implicit.weight
@@ -181,10 +181,10 @@ def test_only_training_pairs_enter(ml):
     other = ml.ratings.copy()
     other.loc[rows, 'title'] = other.loc[rows, 'title'].sample(frac=1, random_state=0).values
     other.loc[rows, 'rating'] = 3
-    recipe = replace(sixth_recipe, n_epoch=1, n_factors=4)
+    recipe = replace(svdpp_recipe, n_epoch=1, n_factors=4)
     def scores(ratings):
         dls = RatingsDataLoaders.from_df(ratings, item_name='title', rating_name='rating', seed=0)
-        learn = sixth_learner(dls, side_labels(dls, ml), recipe=recipe)
+        learn = svdpp_learner(dls, side_labels(dls, ml), recipe=recipe)
         before = score(learn.model, torch.arange(50)[:, None], torch.arange(1665))
         with learn.no_bar(), learn.no_logging(): recipe.fit(learn)
         return dls.classes['title'], before, score(learn.model, torch.arange(50)[:, None], torch.arange(1665))
@@ -193,44 +193,44 @@ def test_only_training_pairs_enter(ml):
 
 
 def test_matrix_follows_the_pairs():
-    m = DotProductImplicit(5, 4, 3, None, pairs)
+    m = SVDpp(5, 4, 3, None, pairs)
     old = m.sums()
-    other = DotProductImplicit(5, 4, 3, None, torch.tensor([[4, 3], [4, 2], [2, 2], [3, 1]]))
+    other = SVDpp(5, 4, 3, None, torch.tensor([[4, 3], [4, 2], [2, 2], [3, 1]]))
     other.load_state_dict(m.state_dict())
     assert torch.equal(other.sums(), old)                                    # loaded after its own matrix was made, or before
     m.sums(); m.load_state_dict({k: v if k != 'pairs' else torch.tensor([[4, 3], [4, 2], [2, 2], [3, 1]]) for k, v in m.state_dict().items()})
     assert not torch.equal(m.sums(), old) and m.sums()[4].any()
     for again in (pickle.loads(pickle.dumps(m)), copying.deepcopy(m)): assert torch.equal(again.sums(), m.sums())
-    assert not DotProductImplicit(5, 4, 3).sums().any()                      # without pairs: model 4
+    assert not SVDpp(5, 4, 3).sums().any()                      # without pairs: model 4
 
 
 def test_unusable_pairs():
     for bad, words in ((pairs.float(), 'integer indices'), (pairs[:, :1], r'\(n, 2\)'), (pairs + 3, 'rows for 5 and 4'), (pairs - 2, 'rows for 5 and 4')):
-        with pytest.raises(DataError, match=words): DotProductImplicit(5, 4, 3, None, bad)
+        with pytest.raises(DataError, match=words): SVDpp(5, 4, 3, None, bad)
 
 
 def test_other_precisions():
-    m = DotProductImplicit(5, 4, 3, None, pairs)
+    m = SVDpp(5, 4, 3, None, pairs)
     want = m.sums()
     for dtype in (torch.float64, torch.bfloat16):
         other = copying.deepcopy(m).to(dtype)
         assert other.sums().dtype == dtype and torch.allclose(other.sums().float(), want, atol=1e-2) and other(pairs).dtype == dtype
     with torch.autocast('cpu', dtype=torch.bfloat16): m(pairs).float().sum().backward()
     assert m.implicit.weight.grad.isfinite().all() and m.implicit.weight.grad.abs().sum() > 0
-    with torch.inference_mode(): assert torch.equal(DotProductImplicit(5, 4, 3, None, pairs).pairs, m.pairs)
-    for given in (pairs.numpy(), pairs.tolist()): assert torch.equal(DotProductImplicit(5, 4, 3, None, given).pairs, m.pairs)
+    with torch.inference_mode(): assert torch.equal(SVDpp(5, 4, 3, None, pairs).pairs, m.pairs)
+    for given in (pairs.numpy(), pairs.tolist()): assert torch.equal(SVDpp(5, 4, 3, None, given).pairs, m.pairs)
 
 
 @pytest.mark.cuda
 def test_the_sixth_model_in_half_precision(dls):
-    learn = Learner(RatingsDataLoaders.from_df(dls.train_ds.items, seed=0, device='cuda'), DotProductImplicit(dls.n_users, dls.n_items, 8, pairs=dls.train_ds.x)).to_fp16()
+    learn = Learner(RatingsDataLoaders.from_df(dls.train_ds.items, seed=0, device='cuda'), SVDpp(dls.n_users, dls.n_items, 8, pairs=dls.train_ds.x)).to_fp16()
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, 5e-3)
     assert np.isfinite(learn.recorder.values[-1][1])
 
 
 @pytest.mark.cuda
 def test_the_matrix_moves_to_cuda():
-    m = DotProductImplicit(5, 4, 3, None, pairs)
+    m = SVDpp(5, 4, 3, None, pairs)
     cpu = m.sums()
     assert torch.allclose(m.cuda().sums().cpu(), cpu, atol=1e-6) and torch.allclose(m.cpu().sums(), cpu, atol=1e-6)
 
@@ -251,8 +251,8 @@ def test_ensemble(small):
 
 def test_the_sixth_model_on_real_ratings(ml, dls):
     "What the chapter claims of split 0"
-    learn = sixth_learner(dls, side_labels(dls, ml))
-    with learn.no_bar(), learn.no_logging(): sixth_recipe.fit(learn)
+    learn = svdpp_learner(dls, side_labels(dls, ml))
+    with learn.no_bar(), learn.no_logging(): svdpp_recipe.fit(learn)
     assert .76 < learn.recorder.values[-1][1] <= .778
 
 
@@ -273,6 +273,6 @@ def test_the_sixth_model_on_ml_latest_small(latest):
     dls = RatingsDataLoaders.from_df(latest.ratings, item_name='title', rating_name='rating', seed=0)
     labels = side_labels(dls, latest)
     assert [l.name for l in labels] == ['genre', 'year']                     # nobody there tells their age
-    learn = sixth_learner(dls, labels)
-    with learn.no_bar(), learn.no_logging(): sixth_recipe.fit(learn)
+    learn = svdpp_learner(dls, labels)
+    with learn.no_bar(), learn.no_logging(): svdpp_recipe.fit(learn)
     assert learn.recorder.values[-1][1] < .66
