@@ -282,9 +282,10 @@ def grow(
 def _grown(t:Tensor, rows:tuple, old:tuple, new:tuple) -> Tensor:
     "A tensor of a model's state with rows for the new numbers of users and items"
     if rows == (0, 0): return t.clone()
-    if rows == (1, 1): return torch.cat([_more_rows(t[:old[0]], new[0]), _more_rows(t[old[0]:], new[1])])
-    return _more_rows(t, new[0] if rows[0] else new[1])
+    n_users, n_items = new[0] - old[0], new[1] - old[1]
+    if rows == (1, 1): return torch.cat([_with_new_rows(t[:old[0]], n_users), _with_new_rows(t[old[0]:], n_items)])
+    return _with_new_rows(t, n_users if rows[0] else n_items)
 
-def _more_rows(t:Tensor, n:int) -> Tensor: # (n, …)
+def _with_new_rows(t:Tensor, n:int) -> Tensor: # (rows + n, …)
     start = t[1:].mean(dim=0, keepdim=True) if t.is_floating_point() and len(t) > 1 else torch.zeros_like(t[:1])
-    return torch.cat([t, start.expand(n - len(t), *t.shape[1:])])
+    return torch.cat([t, start.expand(n, *t.shape[1:])])

@@ -17,6 +17,7 @@ from collab_course.training import recipes
 from collab_course.history import *
 from collab_course.evaluation import *
 from collab_course.ranking import *
+from collab_course.data import read_interactions
 
 INF = float('inf')
 
@@ -345,9 +346,9 @@ def test_what_all_promise(hdls, name):
     copy.load_state_dict(m.state_dict())
     assert torch.equal(rank_scores(copy, users), table)
     bounds = index_bounds(m)
-    assert bounds == {'histories.items': hdls.n_items, 'histories.start': len(m.histories.items) + 1}
+    assert bounds == {'history.items': hdls.n_items, 'history.start': len(m.history.items) + 1}
     for k, n in bounds.items(): assert 0 <= state[k].min() and state[k].max() < n              # and start reaches its bound
-    assert state['histories.start'].max() == bounds['histories.start'] - 1
+    assert state['history.start'].max() == bounds['history.start'] - 1
     assert torch.equal(rank_scores(pickle.loads(pickle.dumps(m)), users), table) and torch.equal(rank_scores(copying.deepcopy(m), users), table)
     for bad in ([hdls.n_users], [-1]):
         with pytest.raises(IndexError, match='from 0'): rank_scores(m, bad)

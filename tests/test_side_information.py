@@ -244,7 +244,7 @@ def test_ensemble(small):
         def to_rating(self, out): return out*0 + 2.
     both = Ensemble([Logits(5, 4, 3), Logits(5, 4, 3)])
     assert torch.equal(score(both, [1, 2], 1), torch.tensor([2., 2.])) and sizes(both) == (5, 4)
-    for models, words in (([], 'at least one'), ([nn.Linear(2, 1)], 'how many users and items a Linear'), ([DotProductBias(5, 4, 3), DotProductBias(5, 5, 3)], 'different users or items')):
+    for models, words in (([], 'at least one'), ([nn.Linear(2, 1)], 'does not say for how many users and items'), ([DotProductBias(5, 4, 3), DotProductBias(5, 5, 3)], 'different users or items')):
         with pytest.raises(ValueError, match=words): Ensemble(models)
     with pytest.raises(NotInModel): factors(e)
 
