@@ -14,14 +14,20 @@ from torch.optim.adamw import adamw
 from .loaders import *
 
 # %% ../nbs/package/08_training.ipynb #b039c165
+def _summed_rows(grad:Tensor) -> tuple: # (k,) different rows, (k, …) their gradients
+    "A sparse gradient with each row once"
+    rows, where = torch.unique(grad._indices()[0], return_inverse=True)
+    values = grad._values()                                                            # (n, …)
+    return rows, values.new_zeros(len(rows), *values.shape[1:]).index_add_(0, where, values)
+
 def _row_step(p, state, lr, mom, sqr_mom, eps, wd):
     "Adam's step for the rows of `p` that its sparse gradient names, each once"
-    rows, where = torch.unique(p.grad._indices()[0], return_inverse=True)                            # (k,) different rows; (n,) which of them
-    values = p.grad._values()                                                                        # (n, …)
-    grad = values.new_zeros(len(rows), *values.shape[1:]).index_add_(0, where, values)               # (k, …) summed
-    w, avg, sqr = (o.index_select(0, rows) for o in (p, state['grad_avg'], state['sqr_avg']))        # (k, …) each
-    avg.lerp_(grad, 1 - mom); sqr.mul_(sqr_mom).addcmul_(grad, grad, value=1 - sqr_mom)
-    state['grad_avg'].index_copy_(0, rows, avg); state['sqr_avg'].index_copy_(0, rows, sqr)
+    rows, grad = _summed_rows(p.grad)                                                  # (k,), (k, …)
+    w, avg, sqr = (o.index_select(0, rows) for o in (p, state['grad_avg'], state['sqr_avg']))   # (k, …) each
+    avg.lerp_(grad, 1 - mom)
+    sqr.mul_(sqr_mom).addcmul_(grad, grad, value=1 - sqr_mom)
+    state['grad_avg'].index_copy_(0, rows, avg)
+    state['sqr_avg'].index_copy_(0, rows, sqr)
     state['step'] += 1
     t = state['step'].item()
     w.mul_(1 - lr*wd).addcdiv_(avg, (sqr/(1 - sqr_mom**t)).sqrt_().add_(eps), value=-lr/(1 - mom**t))
@@ -29,12 +35,16 @@ def _row_step(p, state, lr, mom, sqr_mom, eps, wd):
 
 # %% ../nbs/package/08_training.ipynb #0d891682
 class RowAdam(Optimizer):
-    """fastai's `Adam`, with one operation for all dense gradients, and for sparse ones a step that costs what the rows of the batch cost.
+    """fastai's `Adam` in one operation for all dense gradients; for sparse ones a step costs what the batch's rows cost.
 
-    Dense: the same numbers as `Adam` (decoupled weight decay; what fastai exempts from decay is exempt), wherever every parameter gets a gradient in every step; one without
-    (frozen, unused) is left alone, where `Adam` goes on with a gradient of zero. Sparse (`sparse_rows`): a row that is not in the batch is neither moved nor decayed, and its
-    running means wait for it, as in `torch.optim.SparseAdam`; a row that is in every batch gets the dense step. Rare rows take smaller steps than with dense gradients: choose the rate anew.
-    A training that was saved under `Adam` can go on. For `Learner(opt_func=RowAdam)`. Source: Kingma and Ba 2015, *Adam*; Loshchilov and Hutter 2019, *Decoupled Weight Decay Regularization*."""
+    Dense: the numbers of `Adam` (decoupled weight decay, with fastai's exemptions), wherever every parameter gets a
+    gradient in every step. One without (frozen, unused) is left alone, where `Adam` goes on with a gradient of zero.
+
+    Sparse (`sparse_rows`): a row that is not in the batch is neither moved nor decayed, and its running means wait for
+    it, as in `torch.optim.SparseAdam`. Rare rows take smaller steps than with dense gradients: choose the rate anew.
+
+    A training that was saved under `Adam` can go on. For `Learner(opt_func=RowAdam)`.
+    Source: Kingma and Ba 2015, *Adam*; Loshchilov and Hutter 2019, *Decoupled Weight Decay Regularization*."""
     def __init__(self,
         params,     # Parameters, or a list of groups of them
         lr,         # Learning rate
@@ -51,21 +61,29 @@ class RowAdam(Optimizer):
         if closure is not None: raise NotImplementedError("fastai optimizers currently do not support closure")
         dense = defaultdict(list)
         for p, _, state, hyper in self.all_params(with_grad=True):
-            if 'step' not in state: state.update(step=torch.zeros((), device=p.device), grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p))
-            elif not isinstance(state['step'], Tensor): state['step'] = torch.tensor(float(state['step']), device=p.device)     # saved by fastai's `Adam`
-            hyper = hyper | ({} if state.get('do_wd', True) else {'wd': 0.})
+            _prepare(p, state)
+            if not state.get('do_wd', True): hyper = hyper | {'wd': 0.}
             if p.grad.is_sparse: _row_step(p, state, **hyper)
-            else: dense[p.device, *hyper.values()].append((p, state, hyper))
-        for (device, *_), group in dense.items():
-            ps, states, (h, *_) = zip(*group)
-            adamw(ps, [p.grad for p in ps], *([s[k] for s in states] for k in ('grad_avg', 'sqr_avg')), [], [s['step'] for s in states], amsgrad=False, maximize=False,
-                  fused=device.type in ('cpu', 'cuda'), lr=h['lr'], beta1=h['mom'], beta2=h['sqr_mom'], weight_decay=h['wd'], eps=h['eps'])
+            else: dense[p.device.type, *hyper.items()].append((p, state))
+        for (device, *hyper), group in dense.items(): _dense_step(*zip(*group), device, **dict(hyper))
+
+def _prepare(p, state):
+    "What Adam remembers of a parameter, from its first step on, or as fastai's `Adam` has saved it"
+    if 'step' not in state:
+        state.update(step=torch.zeros((), device=p.device), grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p))
+    elif not isinstance(state['step'], Tensor): state['step'] = torch.tensor(float(state['step']), device=p.device)
+
+def _dense_step(params, states, device, lr, mom, sqr_mom, eps, wd):
+    "PyTorch's own AdamW, all parameters at once"
+    avgs, sqrs, steps = ([s[k] for s in states] for k in ('grad_avg', 'sqr_avg', 'step'))
+    adamw(params, [p.grad for p in params], avgs, sqrs, [], steps, amsgrad=False, maximize=False,
+          fused=device in ('cpu', 'cuda'), lr=lr, beta1=mom, beta2=sqr_mom, weight_decay=wd, eps=eps)
 
 # %% ../nbs/package/08_training.ipynb #5c4ed5d5
 def sparse_rows(
     model # A model; changed in place
 ):
-    "Let all embeddings of `model` give their gradients as lists of rows, for `RowAdam`; returns `model`. Gradient clipping takes no lists."
+    "Let all embeddings give their gradients as lists of rows, for `RowAdam`; returns the model."
     for m in model.modules():
         if isinstance(m, nn.Embedding): m.sparse = True
     return model
@@ -78,7 +96,7 @@ class Recipe:
     bs:int            # Batch size
     lr:float          # The highest rate of the one-cycle schedule
     wd:float          # Weight decay of models 4 and 5
-    base_wd:float     # Weight decay of models 1 to 3; fastai's default is 0.01, which the originals had without mentioning it
+    base_wd:float     # Weight decay of models 1 to 3; fastai's default is 0.01, which the originals had
     n_epoch:int=5     # Epochs
     n_factors:int=50  # Latent factors
 
@@ -88,10 +106,11 @@ class Recipe:
         seed:int=0,   # Of the start of the model and of the order of the epochs
         **kwargs      # Passed to `Learner`
     ) -> Learner:
-        "A learner that is ready to `fit`: the same seed (set globally) gives the same start and the same epochs."
+        "A learner that is ready to `fit`: the same seed (set globally) gives the same start and epochs."
         set_seed(seed)
         own = type(dls)(dls.train.new(bs=self.bs, seed=seed), dls.valid, path=dls.path, device=dls.device)
-        return Learner(own, make(dls.n_users, dls.n_items), **{'loss_func': mse_flat, 'opt_func': RowAdam, **kwargs})
+        kwargs = dict(loss_func=mse_flat, opt_func=RowAdam) | kwargs
+        return Learner(own, make(dls.n_users, dls.n_items), **kwargs)
 
     def fit(self,
         learn:Learner, # What `learner` gave
