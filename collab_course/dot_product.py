@@ -34,9 +34,9 @@ class DotProduct(Module):
 class DotProductBias(Module):
     """Rating = sigmoid range of (user factors · item factors + user bias + item bias) (models 3 and 4).
 
-    Takes x (batch, 2), column 0 the user index and column 1 the item index; returns (batch, 1).
-    Source: Howard and Gugger 2020, chapter 8; Koren, Bell and Volinsky 2009, *Matrix Factorization Techniques*, eq. 4, with a
-    sigmoid and without the global mean."""
+    Takes x (batch, 2), column 0 the user index and column 1 the item index; returns (batch, 1). Source:
+    Howard and Gugger 2020, chapter 8; Koren, Bell and Volinsky 2009, *Matrix Factorization Techniques*, eq.
+    4, with a sigmoid and without the global mean."""
     def __init__(self,
         n_users:int,   # Rows of the user embedding, `#na#` included
         n_items:int,   # Rows of the item embedding, `#na#` included

@@ -94,8 +94,8 @@ def score(
 ) -> Tensor: # Ratings, of the broadcast shape, detached, on the model's device
     """The ratings that `model` predicts for pairs of a user and an item.
 
-    Neither the model's mode nor its device changes. Raises `IndexError` for an index without a row, `TypeError` for
-    indices that are no integers, `NotInModel` for what is no model."""
+    Neither the model's mode nor its device changes. Raises `IndexError` for an index without a row,
+    `TypeError` for indices that are no integers, `NotInModel` for what is no model."""
     shape, outputs = output_blocks(model, users, items)
     with torch.no_grad(): ratings = [as_ratings(model, out) for out in outputs]
     return torch.cat(ratings).reshape(shape) if ratings else torch.empty(shape, device=_device(model))

@@ -13,7 +13,6 @@ import matplotlib.pyplot as plt
 from fastai.collab import *
 from fastai.tabular.all import *
 from fastprogress.fastprogress import progress_bar
-from torch.optim.adamw import adamw
 from .loaders import *
 from .dot_product import *
 from .interface import *
@@ -25,12 +24,15 @@ def mean_baseline(
     dls # Loaders
 ) -> tuple: # (training MSE, validation MSE)
     "The error of predicting the mean of the training ratings for everybody."
-    y, v = dls.train_ds.y.double(), dls.valid_ds.y.double()
-    return tuple(((t - y.mean())**2).mean().item() if len(t) else float('nan') for t in (y, v))
+    train, valid = dls.train_ds.y.double(), dls.valid_ds.y.double()
+    mse = lambda y: ((y - train.mean())**2).mean().item() if len(y) else float('nan')
+    return mse(train), mse(valid)
 
 # %% ../nbs/03_progression.ipynb #7a9ae1f8
 class BiasOnly(Module):
-    """Rating = sigmoid range of (user bias + item bias): the baseline that knows people and films but no taste.
+    """Rating = sigmoid range of (user bias + item bias).
+
+    The baseline that knows people and films but no taste.
 
     Takes x (batch, 2), column 0 the user index and column 1 the item index; returns (batch,)."""
     def __init__(self,
@@ -67,7 +69,7 @@ _switches = ['sigmoid_range', 'bias', 'weight_decay', 'own_embedding']
 
 # %% ../nbs/03_progression.ipynb #bbad863e
 def run_progression(
-    dls,               # `RatingsDataLoaders`, or a function: seed → `RatingsDataLoaders` (another split for each seed)
+    dls,               # `RatingsDataLoaders`, or a function: seed → `RatingsDataLoaders` (another split for each)
     recipe='original', # A `Recipe`, or the name of one: 'original' (batch 64) or 'fast' (batch 512)
     seeds=(0,),        # One run for each
     y_range=(0, 5.5),  # Of the sigmoid; the originals'. None takes the loaders' own
@@ -77,84 +79,115 @@ def run_progression(
     log=None,          # Function called with a line of text after every epoch
     history:bool=False # Also return the losses of every epoch
 ): # The table; with `history` the pair (table, history)
-    """Train the progression through a fastai `Learner`, on the GPU where there is one; started by `accelerate launch`, on several, which share each batch.
+    """Train the progression through a fastai `Learner`, on the GPU where there is one.
 
-    The table has a row for the mean, for the biases alone and for models 1 to 5: the four switches, training and validation MSE (the
-    training loss is fastai's running mean of the last epoch), RMSE, seconds of training. With several seeds they are means, and
-    `valid_sd` is the standard deviation over the seeds. `history` has a row for every seed, model and epoch, its seconds counted from the start of the training.
-    Each run starts from its seed alone, which it gives to the global generators: two runs on one machine give the same table, and a row does not depend on which others were run."""
+    Started by `accelerate launch` it runs on several devices, which share each batch. The table has a row for
+    the mean, for the biases alone and for models 1 to 5: the four switches, training and validation MSE (the
+    training loss is fastai's running mean of the last epoch), RMSE, seconds of training. With several seeds
+    they are means, and `valid_sd` is the standard deviation over the seeds. `history` has a row for every
+    seed, model and epoch, its seconds counted from the start of the training.
+
+    Each run starts from its seed alone, which it gives to the global generators: two runs on one machine give
+    the same table, and a row does not depend on which others were run."""
+    recipe, seeds = _recipe(recipe, n_epoch), list(seeds)
+    if not seeds: raise ValueError('at least one seed is needed')
+    entries = progression if entries is None else entries
+    steps = _trainings(dls, recipe, seeds, y_range, entries, log)
+    if bar and not rank_distrib(): steps = progress_bar(steps, total=len(seeds)*(1 + len(entries)))
+    rows, epochs = zip(*steps)
+    table = _summary(pd.DataFrame(rows))
+    return (table, pd.DataFrame(sum(epochs, []))) if history else table
+
+def _recipe(recipe, n_epoch) -> Recipe:
+    "A recipe, or the one of that name, with another number of epochs where one is given"
     if isinstance(recipe, str):
         if recipe not in recipes: raise ValueError(f"no recipe is called {recipe!r}; there are {', '.join(recipes)}")
         recipe = recipes[recipe]
     if n_epoch is not None: recipe = replace(recipe, n_epoch=n_epoch)
     if recipe.n_epoch < 1: raise ValueError(f"at least one epoch is needed, not {recipe.n_epoch}")
-    seeds, entries = list(seeds), progression if entries is None else entries
-    if not seeds: raise ValueError('at least one seed is needed')
-    rows, epochs, jobs = [], [], [(s, e) for s in seeds for e in [None, *entries]]
-    for seed, e in progress_bar(jobs) if bar and not rank_distrib() else jobs:
-        if e is None:      # a new seed: its loaders, and the first baseline
-            data = dls if isinstance(dls, DataLoaders) else dls(seed)
-            if not isinstance(data, RatingsDataLoaders): raise TypeError(f"RatingsDataLoaders are needed, not {type(data).__name__}")
-            train, valid = mean_baseline(data)
-            rows.append(dict(model='mean', seed=seed, train_mse=train, valid_mse=valid, seconds=0., **dict.fromkeys(_switches, False)))
-        else:
-            learn = recipe.learner(data, lambda u, i: e.make(u, i, recipe.n_factors, y_range or data.y_range), seed)
-            learn.add_cb(clock := _EpochClock(e.model, seed, None if rank_distrib() else log))
-            with distributed(learn), learn.no_bar(), learn.no_logging(): recipe.fit(learn, e.weight_decay)
-            epochs += clock.rows
-            rows.append(dict(model=e.model, seed=seed, **{k: clock.rows[-1][k] for k in ('train_mse', 'valid_mse', 'seconds')},
-                             **{k: getattr(e, k) for k in _switches}))
-    table = _summary(pd.DataFrame(rows))
-    return (table, pd.DataFrame(epochs)) if history else table
+    return recipe
+
+def _trainings(dls, recipe, seeds, y_range, entries, log): # Yields (row of the table, rows of the history)
+    "The baseline and every entry, for one seed after the other"
+    for seed in seeds:
+        data = dls if isinstance(dls, DataLoaders) else dls(seed)
+        if not isinstance(data, RatingsDataLoaders):
+            raise TypeError(f"RatingsDataLoaders are needed, not {type(data).__name__}")
+        train, valid = mean_baseline(data)
+        off = dict.fromkeys(_switches, False)
+        yield dict(model='mean', seed=seed, train_mse=train, valid_mse=valid, seconds=0., **off), []
+        for entry in entries: yield _training(data, recipe, seed, y_range or data.y_range, entry, log)
+
+def _training(dls, recipe, seed, y_range, entry, log) -> tuple: # row of the table, rows of the history
+    "Train one model from one seed"
+    learn = recipe.learner(dls, lambda u, i: entry.make(u, i, recipe.n_factors, y_range), seed)
+    learn.add_cb(clock := _EpochClock(entry.model, seed, None if rank_distrib() else log))
+    with distributed(learn), learn.no_bar(), learn.no_logging(): recipe.fit(learn, entry.weight_decay)
+    last = {k: v for k, v in clock.rows[-1].items() if k != 'epoch'}
+    return last | {k: getattr(entry, k) for k in _switches}, clock.rows
 
 class _EpochClock(Callback):
     "Keeps the losses and the seconds of every epoch, and says them"
     order = Recorder.order + 1
-    def __init__(self, model, seed, log): self.row, self.log, self.rows = dict(model=model, seed=seed), log, []
+    def __init__(self, model, seed, log): self.run, self.log, self.rows = dict(model=model, seed=seed), log, []
     def before_fit(self): self.start = time.perf_counter()
     def after_epoch(self):
-        train, valid = (self.learn.recorder.log[k] if len(self.learn.recorder.log) > k else None for k in (1, 2))
-        r = self.row | dict(epoch=self.learn.epoch + 1, train_mse=train, valid_mse=float('nan') if valid is None else valid, seconds=time.perf_counter() - self.start)
-        self.rows.append(r)
-        if self.log: self.log(f"{r['model']:<18} seed {r['seed']}  epoch {r['epoch']}/{self.learn.n_epoch}  "
-                              f"train {r['train_mse']:.4f}  valid {r['valid_mse']:.4f}  {r['seconds']:5.1f} s")
+        _, train, valid, *_ = [*self.learn.recorder.log, None, None]
+        row = self.run | dict(epoch=self.learn.epoch + 1, train_mse=train,
+                              valid_mse=float('nan') if valid is None else valid,
+                              seconds=time.perf_counter() - self.start)
+        self.rows.append(row)
+        if self.log: self.log(_line_of(row, self.learn.n_epoch))
+
+def _line_of(row:dict, n_epoch:int) -> str:
+    return (f"{row['model']:<18} seed {row['seed']}  epoch {row['epoch']}/{n_epoch}  train {row['train_mse']:.4f}  "
+            f"valid {row['valid_mse']:.4f}  {row['seconds']:5.1f} s")
 
 # %% ../nbs/03_progression.ipynb #90fea0d4
 def _summary(rows:pd.DataFrame) -> pd.DataFrame:
-    "One row a model, in the order of `rows`: means over the seeds, and the standard deviation of the validation MSE if there are several"
+    """One row a model.
+
+    Means over the seeds, and the standard deviation of the validation MSE if there are several"""
     rows = rows.assign(rmse=rows.valid_mse**.5)
     by = rows.groupby('model', sort=False)
     table = by[_switches].first().join(by[['train_mse', 'valid_mse']].mean())
     if rows.seed.nunique() > 1: table['valid_sd'] = by.valid_mse.std()
     return table.join(by[['rmse', 'seconds']].mean()).reset_index()
 
+_headings = dict(train_mse='train MSE', valid_mse='valid MSE', rmse='RMSE') | {k: k.replace('_', ' ') for k in _switches}
+
 def show_table(
     table:pd.DataFrame # What `run_progression` gave
 ) -> pd.DataFrame: # Text: ✓ for a switch that is on, four decimals, validation as mean ± sd over the seeds
     "The table as one reads it."
     res = table.astype({k: object for k in _switches})
-    for k in _switches: res[k] = ['✓' if on else '' for on in table[k]]
+    for k in _switches: res[k] = np.where(table[k].astype(bool), '✓', '')
     for k in ('train_mse', 'valid_mse', 'rmse'): res[k] = table[k].map('{:.4f}'.format)
     if 'valid_sd' in table: res['valid_mse'] += table.valid_sd.map(' ± {:.4f}'.format)
     res['seconds'] = table.seconds.map('{:.1f}'.format)
-    return res.drop(columns='valid_sd', errors='ignore').rename(columns=lambda c: c.replace('_mse', ' MSE').replace('rmse', 'RMSE').replace('_', ' '))
+    return res.drop(columns='valid_sd', errors='ignore').rename(columns=_headings)
 
 # %% ../nbs/03_progression.ipynb #5f310b78
+_colours = '#000000', '#E69F00', '#56B4E9', '#009E73', '#D55E00', '#CC79A7'     # Okabe and Ito's
+_markers = 'oxsvD^'
+
 def plot_curves(
     history:pd.DataFrame, # What `run_progression(history=True)` gave
     axs=None # Two matplotlib axes to draw into; a new row of two if None
 ): # The two axes
-    "Learning curves: training and validation MSE against the epoch, a line for each model, averaged over the seeds."
+    """Learning curves.
+
+    Training and validation MSE against the epoch, a line for each model, averaged over the seeds."""
     if axs is None: axs = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout='constrained')[1]
     mean = history.groupby(['model', 'epoch'], sort=False)[['train_mse', 'valid_mse']].mean()
-    last = mean.groupby('model', sort=False).last()
-    style = dict(zip(history.model.unique(), zip(itertools.cycle(('#000000', '#E69F00', '#56B4E9', '#009E73', '#D55E00', '#CC79A7')), itertools.cycle('oxsvD^'))))
-    for ax, what in zip(axs, ('train', 'valid')):
-        for model, (colour, marker) in style.items():
-            curve = mean.loc[model][f'{what}_mse']
-            ax.plot(curve.index, curve, color=colour, marker=marker, ms=4, lw=1.3, label=model)
-        ax.set(title={'train': 'training', 'valid': 'validation'}[what], xlabel='epoch', ylabel='MSE' if what == 'train' else '',
-               xticks=sorted(history.epoch.unique()), ylim=(0, 1.5*last.max().max()))                   # first epochs may be far above
+    top = 1.5*mean.groupby('model').last().max().max()                   # first epochs may be far above
+    styles = zip(history.model.unique(), itertools.cycle(_colours), itertools.cycle(_markers))
+    for model, colour, marker in styles:
+        for ax, what in zip(axs, mean):
+            ax.plot(mean.loc[model][what], color=colour, marker=marker, ms=4, lw=1.3, label=model)
+    for ax, title in zip(axs, ('training', 'validation')):
+        ax.set(title=title, xlabel='epoch', xticks=sorted(history.epoch.unique()), ylim=(0, top))
+    axs[0].set_ylabel('MSE')
     axs[1].legend(fontsize=8)
     return axs
 
@@ -163,13 +196,15 @@ def plot_table(
     table:pd.DataFrame, # What `run_progression` gave
     ax=None # A matplotlib axis to draw into; a new one if None
 ): # The axis
-    "Validation MSE of every trained model as a dot, ± a standard deviation where there are several seeds; dashed: what biases alone get."
+    """Validation MSE of every trained model as a dot, ± a standard deviation over seeds.
+
+    Dashed: what biases alone get."""
     if ax is None: ax = plt.subplots(figsize=(7, 3.2), layout='constrained')[1]
-    rows = table[table.model != 'mean'].reset_index(drop=True)
-    y = rows.index[::-1]
-    ax.errorbar(rows.valid_mse, y, xerr=rows.get('valid_sd'), fmt='o', color='#0072B2', capsize=3, label='this course')
-    for v, k in zip(rows.valid_mse, y): ax.annotate(f'{v:.3f}', (v, k), xytext=(0, 6), textcoords='offset points', ha='center', fontsize=8)
-    base = rows.valid_mse[rows.model == 'biases alone']
-    if len(base): ax.axvline(base.iloc[0], ls='--', lw=1, color='gray')
-    ax.set(yticks=y, yticklabels=rows.model, xlabel='validation MSE', ylim=(-.6, len(rows) - .3))
+    rows = table[table.model != 'mean'].iloc[::-1].reset_index(drop=True)
+    ax.errorbar(rows.valid_mse, rows.index, xerr=rows.get('valid_sd'), fmt='o', color='#0072B2', capsize=3,
+                label='this course')
+    for y, mse in rows.valid_mse.items():
+        ax.annotate(f'{mse:.3f}', (mse, y), xytext=(0, 6), textcoords='offset points', ha='center', fontsize=8)
+    for mse in rows.valid_mse[rows.model == 'biases alone']: ax.axvline(mse, ls='--', lw=1, color='gray')
+    ax.set(yticks=rows.index, yticklabels=rows.model, xlabel='validation MSE', ylim=(-.6, len(rows) - .3))
     return ax

@@ -35,16 +35,20 @@ def _row_step(p, state, lr, mom, sqr_mom, eps, wd):
 
 # %% ../nbs/package/08_training.ipynb #0d891682
 class RowAdam(Optimizer):
-    """fastai's `Adam` in one operation for all dense gradients; for sparse ones a step costs what the batch's rows cost.
+    """fastai's `Adam` in one operation for all dense gradients.
 
-    Dense: the numbers of `Adam` (decoupled weight decay, with fastai's exemptions), wherever every parameter gets a
-    gradient in every step. One without (frozen, unused) is left alone, where `Adam` goes on with a gradient of zero.
+    For sparse ones a step costs what the batch's rows cost.
 
-    Sparse (`sparse_rows`): a row that is not in the batch is neither moved nor decayed, and its running means wait for
-    it, as in `torch.optim.SparseAdam`. Rare rows take smaller steps than with dense gradients: choose the rate anew.
+    Dense: the numbers of `Adam` (decoupled weight decay, with fastai's exemptions), wherever every parameter
+    gets a gradient in every step. One without (frozen, unused) is left alone, where `Adam` goes on with a
+    gradient of zero.
 
-    A training that was saved under `Adam` can go on. For `Learner(opt_func=RowAdam)`.
-    Source: Kingma and Ba 2015, *Adam*; Loshchilov and Hutter 2019, *Decoupled Weight Decay Regularization*."""
+    Sparse (`sparse_rows`): a row that is not in the batch is neither moved nor decayed, and its running means
+    wait for it, as in `torch.optim.SparseAdam`. Rare rows take smaller steps than with dense gradients:
+    choose the rate anew.
+
+    A training that was saved under `Adam` can go on. For `Learner(opt_func=RowAdam)`. Source: Kingma and Ba
+    2015, *Adam*; Loshchilov and Hutter 2019, *Decoupled Weight Decay Regularization*."""
     def __init__(self,
         params,     # Parameters, or a list of groups of them
         lr,         # Learning rate

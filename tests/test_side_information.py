@@ -198,7 +198,9 @@ def test_matrix_follows_the_pairs():
     other = SVDpp(5, 4, 3, None, torch.tensor([[4, 3], [4, 2], [2, 2], [3, 1]]))
     other.load_state_dict(m.state_dict())
     assert torch.equal(other.sums(), old)                                    # loaded after its own matrix was made, or before
-    m.sums(); m.load_state_dict({k: v if k != 'pairs' else torch.tensor([[4, 3], [4, 2], [2, 2], [3, 1]]) for k, v in m.state_dict().items()})
+    m.sums()
+    theirs = SVDpp(5, 4, 3, None, torch.tensor([[4, 3], [4, 2], [2, 2], [3, 1]])).state_dict()
+    m.load_state_dict({k: theirs[k] if k.startswith('history.') else v for k, v in m.state_dict().items()})
     assert not torch.equal(m.sums(), old) and m.sums()[4].any()
     for again in (pickle.loads(pickle.dumps(m)), copying.deepcopy(m)): assert torch.equal(again.sums(), m.sums())
     assert not SVDpp(5, 4, 3).sums().any()                      # without pairs: model 4
