@@ -77,7 +77,8 @@ def output_blocks(
     items  # Indices of items, of a shape that broadcasts with `users`
 ) -> tuple: # (the broadcast shape, an iterator over outputs of the model for a block of pairs after another)
     "What `model` says of pairs, block by block, in evaluation mode. Raises as `score` does."
-    if not isinstance(model, nn.Module): raise NotInModel(f"{type(model).__name__} is not a model that scores pairs")
+    if not isinstance(model, nn.Module):
+        raise NotInModel(f"{type(model).__name__} is not a model that scores pairs")
     device, (n_users, n_items) = _device(model), sizes(model)
     pairs = _as_indices('users', users, n_users, device), _as_indices('items', items, n_items, device)
     x = torch.stack(torch.broadcast_tensors(*pairs), dim=-1)                     # (…, 2)
@@ -196,8 +197,9 @@ def _fastai_net_arguments(model):
     *hidden, final = blocks
     dropouts = [_layer(b, nn.Dropout) for b in hidden]
     return dict(emb_szs=[(e.num_embeddings, e.embedding_dim) for e in model.embeds], embed_p=model.emb_drop.p,
-                layers=[_layer(b, nn.Linear).out_features for b in hidden], ps=[d.p if d else 0. for d in dropouts],
-                use_bn=any(_layer(b, nn.BatchNorm1d) for b in hidden), bn_final=bool(_layer(final, nn.BatchNorm1d)),
+                layers=[_layer(b, nn.Linear).out_features for b in hidden],
+                ps=[d.p if d else 0. for d in dropouts], use_bn=any(_layer(b, nn.BatchNorm1d) for b in hidden),
+                bn_final=_layer(final, nn.BatchNorm1d) is not None,
                 lin_first=isinstance(blocks[0][0], nn.Linear),
                 y_range=(last.low, last.high) if isinstance(last, SigmoidRange) else None)
 
@@ -233,7 +235,8 @@ def rebuild(
 
     Raises `ValueError` for an unknown name."""
     known = _saveable()
-    if name not in known: raise ValueError(f"there is no model called {name!r}; known are {', '.join(sorted(known))}")
+    if name not in known:
+        raise ValueError(f"there is no model called {name!r}; known are {', '.join(sorted(known))}")
     cls = known[name]
     with nullcontext() if device is None else torch.device(device):
         return cls.from_arguments(**args) if hasattr(cls, 'from_arguments') else cls(**args)

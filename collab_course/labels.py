@@ -140,7 +140,8 @@ def _label_sets(labels, n_users:int, n_items:int) -> list:
             raise DataError(f"the labels {s.name!r} are for {len(s.table)} {s.which}s, the model for "
                             f"{rows[s.which]}: make them with the same loaders")
     names = [s.name for s in sets]
-    if len(set(names)) < len(names): raise DataError(f"two sets of labels have the same name: {', '.join(names)}")
+    if len(set(names)) < len(names):
+        raise DataError(f"two sets of labels have the same name: {', '.join(names)}")
     return sets
 
 class HasLabels(Module):

@@ -39,5 +39,5 @@ _by_rule = lambda n: (n, emb_sz_rule(n))    # (rows, factors)
 
 nets = [
     Entry('CollabNN', lambda u, i, k, r: CollabNN(_by_rule(u), _by_rule(i), r), True),
-    Entry('net [100, 50]', lambda u, i, k, r: EmbeddingNN([_by_rule(u), _by_rule(i)], [100, 50], y_range=r), True,
-          weight_decay=True)]
+    Entry('net [100, 50]', lambda u, i, k, r: EmbeddingNN([_by_rule(u), _by_rule(i)], [100, 50], y_range=r),
+          True, weight_decay=True)]

@@ -69,7 +69,7 @@ _switches = ['sigmoid_range', 'bias', 'weight_decay', 'own_embedding']
 
 # %% ../nbs/03_progression.ipynb #bbad863e
 def run_progression(
-    dls,               # `RatingsDataLoaders`, or a function: seed → `RatingsDataLoaders` (another split for each)
+    dls,               # `RatingsDataLoaders`, or a function: seed → `RatingsDataLoaders`
     recipe='original', # A `Recipe`, or the name of one: 'original' (batch 64) or 'fast' (batch 512)
     seeds=(0,),        # One run for each
     y_range=(0, 5.5),  # Of the sigmoid; the originals'. None takes the loaders' own
@@ -101,7 +101,8 @@ def run_progression(
 def _recipe(recipe, n_epoch) -> Recipe:
     "A recipe, or the one of that name, with another number of epochs where one is given"
     if isinstance(recipe, str):
-        if recipe not in recipes: raise ValueError(f"no recipe is called {recipe!r}; there are {', '.join(recipes)}")
+        if recipe not in recipes:
+            raise ValueError(f"no recipe is called {recipe!r}; there are {', '.join(recipes)}")
         recipe = recipes[recipe]
     if n_epoch is not None: recipe = replace(recipe, n_epoch=n_epoch)
     if recipe.n_epoch < 1: raise ValueError(f"at least one epoch is needed, not {recipe.n_epoch}")
@@ -129,7 +130,7 @@ def _training(dls, recipe, seed, y_range, entry, log) -> tuple: # row of the tab
 class _EpochClock(Callback):
     "Keeps the losses and the seconds of every epoch, and says them"
     order = Recorder.order + 1
-    def __init__(self, model, seed, log): self.run, self.log, self.rows = dict(model=model, seed=seed), log, []
+    def __init__(self, model, seed, log): self.run, self.log, self.rows = {'model': model, 'seed': seed}, log, []
     def before_fit(self): self.start = time.perf_counter()
     def after_epoch(self):
         _, train, valid, *_ = [*self.learn.recorder.log, None, None]
@@ -140,8 +141,8 @@ class _EpochClock(Callback):
         if self.log: self.log(_line_of(row, self.learn.n_epoch))
 
 def _line_of(row:dict, n_epoch:int) -> str:
-    return (f"{row['model']:<18} seed {row['seed']}  epoch {row['epoch']}/{n_epoch}  train {row['train_mse']:.4f}  "
-            f"valid {row['valid_mse']:.4f}  {row['seconds']:5.1f} s")
+    return (f"{row['model']:<18} seed {row['seed']}  epoch {row['epoch']}/{n_epoch}  "
+            f"train {row['train_mse']:.4f}  valid {row['valid_mse']:.4f}  {row['seconds']:5.1f} s")
 
 # %% ../nbs/03_progression.ipynb #90fea0d4
 def _summary(rows:pd.DataFrame) -> pd.DataFrame:
@@ -154,7 +155,8 @@ def _summary(rows:pd.DataFrame) -> pd.DataFrame:
     if rows.seed.nunique() > 1: table['valid_sd'] = by.valid_mse.std()
     return table.join(by[['rmse', 'seconds']].mean()).reset_index()
 
-_headings = dict(train_mse='train MSE', valid_mse='valid MSE', rmse='RMSE') | {k: k.replace('_', ' ') for k in _switches}
+_headings = {k: k.replace('_', ' ') for k in _switches}
+_headings |= dict(train_mse='train MSE', valid_mse='valid MSE', rmse='RMSE')
 
 def show_table(
     table:pd.DataFrame # What `run_progression` gave
@@ -204,7 +206,7 @@ def plot_table(
     ax.errorbar(rows.valid_mse, rows.index, xerr=rows.get('valid_sd'), fmt='o', color='#0072B2', capsize=3,
                 label='this course')
     for y, mse in rows.valid_mse.items():
-        ax.annotate(f'{mse:.3f}', (mse, y), xytext=(0, 6), textcoords='offset points', ha='center', fontsize=8)
+        ax.annotate(f'{mse:.3f}', (mse, y), (0, 6), textcoords='offset points', ha='center', fontsize=8)
     for mse in rows.valid_mse[rows.model == 'biases alone']: ax.axvline(mse, ls='--', lw=1, color='gray')
     ax.set(yticks=rows.index, yticklabels=rows.model, xlabel='validation MSE', ylim=(-.6, len(rows) - .3))
     return ax

@@ -46,7 +46,7 @@ def _check_scores(model, x, y, right, untouched):
     assert share >= right, f"only {share:.0%} of the held-out cells are on the right side"
     everybody = torch.arange(21)                                            # 0: unknown
     table = score(model, everybody[:, None], everybody)
-    assert table.shape == (21, 21) and table.isfinite().all(), 'unknown users and items must get a finite rating'
+    assert table.shape == (21, 21) and table.isfinite().all(), 'the unknown must get a finite rating'
     alike = torch.allclose(table[x[:, 0], x[:, 1]], pred, atol=1e-5)
     assert alike, 'a rating must not depend on what else is asked'
 

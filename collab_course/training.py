@@ -62,7 +62,7 @@ class RowAdam(Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None):
-        if closure is not None: raise NotImplementedError("fastai optimizers currently do not support closure")
+        if closure is not None: raise NotImplementedError('fastai optimizers do not support closure')
         dense = defaultdict(list)
         for p, _, state, hyper in self.all_params(with_grad=True):
             _prepare(p, state)
@@ -74,8 +74,8 @@ class RowAdam(Optimizer):
 def _prepare(p, state):
     "What Adam remembers of a parameter, from its first step on, or as fastai's `Adam` has saved it"
     if 'step' not in state:
-        state.update(step=torch.zeros((), device=p.device), grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p))
-    elif not isinstance(state['step'], Tensor): state['step'] = torch.tensor(float(state['step']), device=p.device)
+        state.update(grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p), step=0)
+    if not isinstance(state['step'], Tensor): state['step'] = torch.tensor(float(state['step']), device=p.device)
 
 def _dense_step(params, states, device, lr, mom, sqr_mom, eps, wd):
     "PyTorch's own AdamW, all parameters at once"
