@@ -188,7 +188,8 @@ def class_learner(
     levels = levels_of(dls)
     new = sorted(set(dls.valid_ds.y.unique().tolist()) - set(levels))
     if new:
-        raise DataError(f"no training row has the ratings {', '.join(f'{l:g}' for l in new)} of the validation rows: "
+        rare = ', '.join(f'{level:g}' for level in new)
+        raise DataError(f"no training row has the ratings {rare} of the validation rows: "
                         "split in another way, or leave those rows out")
     ordinal = isinstance(make, type) and issubclass(make, OrdinalDotProduct)
     recipe = recipe or (ordinal_recipe if ordinal else softmax_recipe)
@@ -224,7 +225,7 @@ def distribution(
 def _log_areas(rating, cuts, sigma) -> Tensor: # (batch, n_classes), float64
     """The logarithms of the areas into which cuts (n_classes - 1,) divide normal distributions around ratings
     (batch,)"""
-    below = torch.special.ndtr((cuts.double() - rating.double()[:, None])/sigma)       # (batch, n_classes - 1)
+    below = torch.special.ndtr((cuts.double() - rating.double()[:, None])/sigma)    # (batch, n_classes - 1)
     edge = torch.zeros_like(below[:, :1])
     return torch.cat([edge, below, edge + 1], dim=1).diff(dim=1).clamp(min=1e-12).log()
 
@@ -247,7 +248,8 @@ class GaussianAround(HasLevels):
         self.n_users, self.n_items = sizes(model)
         cuts = (levels[1:] + levels[:-1])/2 if cuts is None else _ascending(cuts, 'cuts')
         n = len(levels)
-        if len(cuts) != n - 1: raise ValueError(f"{n} levels need {n - 1} cuts in ascending order, not {len(cuts)}")
+        if len(cuts) != n - 1:
+            raise ValueError(f"{n} levels need {n - 1} cuts in ascending order, not {len(cuts)}")
         self.register_buffer('levels', levels)
         self.register_buffer('cuts', cuts)                                                 # (n_classes - 1,)
 
@@ -274,7 +276,7 @@ def reliability(
     Source: Naeini, Cooper and Hauskrecht 2015."""
     p, happened = (torch.as_tensor(o).detach().cpu().double().flatten().numpy() for o in (p, happened))
     if len(p) != len(happened) or not len(p):
-        raise ValueError(f"as many probabilities as events, and at least one, not {len(p)} and {len(happened)}")
+        raise ValueError(f"as many probabilities as events, at least one, not {len(p)} and {len(happened)}")
     if not ((p >= -1e-6) & (p <= 1 + 1e-6)).all(): raise ValueError('probabilities are from 0 to 1')
     said = pd.DataFrame(dict(bin=(p*bins).astype(int).clip(0, bins - 1), predicted=p, frequency=happened))
     by = said.groupby('bin')

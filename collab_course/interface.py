@@ -198,7 +198,8 @@ def _fastai_net_arguments(model):
     dropouts = [_layer(b, nn.Dropout) for b in hidden]
     return dict(emb_szs=[(e.num_embeddings, e.embedding_dim) for e in model.embeds], embed_p=model.emb_drop.p,
                 layers=[_layer(b, nn.Linear).out_features for b in hidden],
-                ps=[d.p if d else 0. for d in dropouts], use_bn=any(_layer(b, nn.BatchNorm1d) for b in hidden),
+                ps=[d.p if d else 0. for d in dropouts],
+                use_bn=any(_layer(b, nn.BatchNorm1d) for b in hidden),
                 bn_final=_layer(final, nn.BatchNorm1d) is not None,
                 lin_first=isinstance(blocks[0][0], nn.Linear),
                 y_range=(last.low, last.high) if isinstance(last, SigmoidRange) else None)

@@ -130,7 +130,8 @@ def _training(dls, recipe, seed, y_range, entry, log) -> tuple: # row of the tab
 class _EpochClock(Callback):
     "Keeps the losses and the seconds of every epoch, and says them"
     order = Recorder.order + 1
-    def __init__(self, model, seed, log): self.run, self.log, self.rows = {'model': model, 'seed': seed}, log, []
+    def __init__(self, model, seed, log):
+        self.run, self.log, self.rows = dict(model=model, seed=seed), log, []
     def before_fit(self): self.start = time.perf_counter()
     def after_epoch(self):
         _, train, valid, *_ = [*self.learn.recorder.log, None, None]

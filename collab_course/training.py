@@ -75,7 +75,7 @@ def _prepare(p, state):
     "What Adam remembers of a parameter, from its first step on, or as fastai's `Adam` has saved it"
     if 'step' not in state:
         state.update(grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p), step=0)
-    if not isinstance(state['step'], Tensor): state['step'] = torch.tensor(float(state['step']), device=p.device)
+    state['step'] = torch.as_tensor(state['step'], dtype=torch.float32, device=p.device)
 
 def _dense_step(params, states, device, lr, mom, sqr_mom, eps, wd):
     "PyTorch's own AdamW, all parameters at once"

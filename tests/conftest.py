@@ -1,10 +1,54 @@
 import matplotlib
 matplotlib.use('Agg')
 import pytest, torch
+from fastai.collab import EmbeddingDotBias, EmbeddingNN
 
+from collab_course.cross_entropy import GaussianAround, OrdinalDotProduct, RatingCrossEntropy, SoftmaxDotProduct
+from collab_course.dot_product import DotProduct, DotProductBias, DotProductBiasScratch
 from collab_course.errors import DataError
 from collab_course.movielens import movielens
+from collab_course.keras_style import KerasStyleBias, KerasStyleDotProduct, KerasStyleNN
+from collab_course.labels import DotProductLabels, LabelSet, LabelsNN
 from collab_course.loaders import RatingsDataLoaders
+from collab_course.neural_net import CollabNN
+from collab_course.progression import BiasOnly
+from collab_course.ranking import EASE, MultDAE, Popularity
+from collab_course.svdpp import SVDpp, Ensemble
+
+R = .5, 5.5
+n_labels = [[0, 0]] + [[1 + k % 2, 0] for k in range(20)]
+parity = LabelSet('parity', 'item', ['#na#', 'odd', 'even'], torch.tensor(n_labels))
+n_people = [[0, 0]] + [[1, 2] if k % 3 == 0 else [k % 3, 0] for k in range(20)]
+people = LabelSet('people', 'user', ['#na#', 3, 7], torch.tensor(n_people))
+stars = dict(loss_func=RatingCrossEntropy([1, 5]))
+knows_nothing = dict(right=0, n_epoch=2)      # who rated what, or a mean, says nothing on a checkerboard
+both = [parity, people]
+
+
+def _sized(cls, *args, **kwargs): return lambda d: cls(d.n_users, d.n_items, *args, **kwargs)
+def _with_pairs(cls, *args, **kwargs): return lambda d: cls(d.n_users, d.n_items, *args, pairs=d.train_ds.x, **kwargs)
+def _net(cls, *args): return lambda d: cls((d.n_users, 10), (d.n_items, 12), R, 40, *args)
+def _around(make): return lambda d: GaussianAround(make(d), [1, 5], 1.).requires_grad_(False)   # not for training
+
+
+# every model of every lesson: name → (function: loaders → an untrained model, how `check_model` is to be called)
+ALL_MODELS = {
+    'dot product': (_sized(DotProduct, 4), {}), 'dot product, range': (_sized(DotProduct, 4, R), {}),
+    'bias': (_sized(DotProductBias, 4, R), {}), 'bias, no range': (_sized(DotProductBias, 4, None), {}),
+    'scratch': (_sized(DotProductBiasScratch, 4, R), {}), 'biases alone': (_sized(BiasOnly, R), dict(right=0)),
+    'fastai': (lambda d: EmbeddingDotBias.from_classes(4, d.classes, y_range=R), {}),
+    'fastai, net': (lambda d: EmbeddingNN([(d.n_users, 10), (d.n_items, 12)], [20], y_range=R), {}),
+    'net': (_net(CollabNN), {}), 'keras dot product': (_sized(KerasStyleDotProduct, 4), {}),
+    'keras bias': (_sized(KerasStyleBias, 4), {}), 'keras net': (_sized(KerasStyleNN, 10, 40, (0, 0)), {}),
+    'labels': (_sized(DotProductLabels, 4, R, both), {}), 'labels, none': (_sized(DotProductLabels, 4, R), {}),
+    'labels, net': (_net(LabelsNN, both), {}), 'labels, net, mean': (_net(LabelsNN, [parity], 'mean'), {}),
+    'SVD++': (_with_pairs(SVDpp, 4, R), {}), 'SVD++, labels': (_with_pairs(SVDpp, 4, R, labels=both), {}),
+    'ensemble': (lambda d: Ensemble([DotProductBias(d.n_users, d.n_items, 4, R), _net(CollabNN)(d)]), {}),
+    'softmax': (_sized(SoftmaxDotProduct, 4, [1, 5]), stars), 'ordinal': (_sized(OrdinalDotProduct, 4, [1, 5]), stars),
+    'bell curve': (_around(_sized(DotProductBias, 4, R)), knows_nothing),
+    'bell curve around SVD++': (_around(_with_pairs(SVDpp, 4, R)), knows_nothing),
+    'popularity': (_with_pairs(Popularity), knows_nothing), 'EASE': (_with_pairs(EASE), knows_nothing),
+    'Mult-DAE': (_with_pairs(MultDAE, 4), knows_nothing)}
 
 
 def pytest_configure(config):

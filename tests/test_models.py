@@ -16,20 +16,6 @@ MODELS = {'dot': lambda d: DotProduct(d.n_users, d.n_items, 4), 'dot, range': la
           'fastai': lambda d: EmbeddingDotBias.from_classes(4, d.classes, y_range=R)}
 
 
-@pytest.mark.parametrize('name', MODELS)
-def test_contract(name): check_model(MODELS[name])
-
-
-def test_contract_biases_alone(): check_model(lambda d: BiasOnly(d.n_users, d.n_items, R), right=0)
-
-
-@pytest.mark.cuda
-@pytest.mark.parametrize('name', MODELS)
-def test_contract_on_cuda(name):
-    learn = check_model(MODELS[name], device='cuda')
-    assert score(learn.model, 1, 1).is_cuda and factors(learn.model).is_cuda
-
-
 def test_contract_catches():
     "Each promise of the contract can be broken, and is then named"
     def broken(name, **methods): return type(name, (DotProductBias,), methods)
