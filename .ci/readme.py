@@ -10,12 +10,13 @@ root = Path(__file__).resolve().parent.parent
 
 
 def readme(notebook=root/'nbs'/'index.ipynb') -> tuple:
-    "The README's text and its pictures {path below the root: bytes}; hidden cells and directives are left out"
+    "The README's text and its pictures {path below the root: bytes}, without hidden cells and directives"
     nb = nbformat.read(notebook, as_version=4)
     cells, pictures = [], {}
     for cell in nb.cells:
         lines = cell.source.splitlines()
-        directives = {k.strip(): v.strip() for k, _, v in (d[2:].partition(':') for d in lines if d.startswith('#|'))}
+        parts = [o[2:].partition(':') for o in lines if o.startswith('#|')]
+        directives = {k.strip(): v.strip() for k, _, v in parts}
         if 'hide' in directives: continue
         cell.source = '\n'.join(o for o in lines if not o.startswith('#|')).strip()
         if cell.cell_type == 'code':
@@ -33,7 +34,8 @@ def _merged(outputs) -> list:
     "Lines that were printed one after the other as one output"
     res = []
     for out in outputs:
-        if res and out.output_type == res[-1].output_type == 'stream': res[-1] = nbformat.from_dict(res[-1] | {'text': res[-1].text + out.text})
+        if res and out.output_type == res[-1].output_type == 'stream':
+            res[-1] = nbformat.from_dict(res[-1] | {'text': res[-1].text + out.text})
         else: res.append(out)
     return res
 
