@@ -54,7 +54,7 @@ def user_lines(
 # %% ../nbs/package/17_benchmarks.ipynb #e2cd3c04
 @dataclass(frozen=True)
 class Contender:
-    "A way to predict ratings, or to rank: a file with the functions `load`, `fit` and `predict`, and their settings."
+    "A way to predict ratings, or to rank: the functions `load`, `fit` and `predict` of a file, and settings."
     name:str      # In the tables
     group:str     # 'course', 'fastai', or the name of the environment that holds the library (`environments`)
     file:Path     # The Python file; `nbs/contenders/_run.py` says what its functions are given
@@ -69,8 +69,8 @@ class Contender:
 
 # %% ../nbs/package/17_benchmarks.ipynb #ac2818e9
 def contenders_folder() -> Path:
-    """The folder of the contenders: the one that the variable `COLLAB_COURSE_CONTENDERS` names, else `nbs/contenders` of
-    the clone that holds this package. Raises `DataError` where there is none."""
+    """The folder of the contenders: the one that the variable `COLLAB_COURSE_CONTENDERS` names, else
+    `nbs/contenders` of the clone that holds this package. Raises `DataError` where there is none."""
     clone = Path(collab_course.__file__).resolve().parent.parent
     folder = Path(os.environ.get('COLLAB_COURSE_CONTENDERS') or clone/'nbs'/'contenders').absolute()
     if (folder/'contenders.json').is_file(): return folder
@@ -143,15 +143,16 @@ def run_contender(
     seed:int=0,           # Given to its functions
     timeout:float=3600,   # Seconds until it is given up
     warm:bool=True        # Run it on 2,000 rows first
-) -> tuple: # (what was measured: a dict of seconds, MiB and versions, or with an `error`; its predictions or None)
+) -> tuple: # (seconds, MiB and versions as a dict, or one with an `error`; its predictions or None)
     "Run a contender in a process of its own. Raises `DataError` without a clone of the repository."
     command = [str(python), '-P', '-W', 'ignore', str(contenders_folder()/'_run.py')]
     with tempfile.TemporaryDirectory() as tmp:
         output = Path(tmp)/'pred.npy'
         job = dict(file=str(Path(c.file).resolve()), settings=c.settings, inputs=str(Path(inputs).resolve()),
                    output=str(output), seed=seed, warm=warm, packages=_packages(c.group))
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                 text=True, cwd=tmp, env=_variables(c.group, tmp), start_new_session=True)
+        pipes = dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.PIPE)
+        child = subprocess.Popen(command, **pipes, text=True, cwd=tmp, env=_variables(c.group, tmp),
+                                 start_new_session=True)
         measured = _answer(child, job, timeout)
         return measured, None if 'error' in measured else np.load(output)
 
@@ -300,9 +301,10 @@ def _costs(df) -> pd.DataFrame:
 def benchmark_table(
     runs:list # What `benchmark` gave
 ) -> pd.DataFrame: # A row a contender, in the order of the runs
-    """mse, rmse (random splits); gap ± gap_sd (of the MSE to model 4's on the same random splits); folds (MSE over the
-    five folds); load, fit, predict and total (seconds: medians of those random splits that were timed); peak and above
-    (MiB, the most; above: beyond what stood after the imports); lines; runs (that ended); note (the first error)."""
+    """mse, rmse (random splits); gap ± gap_sd (of the MSE to model 4's on the same random splits); folds (MSE
+    over the five folds); load, fit, predict and total (seconds: medians of those random splits that were
+    timed); peak and above (MiB, the most; above: beyond what stood after the imports); lines; runs (that
+    ended); note (the first error)."""
     df = _complete(runs)
     random = df[df.split.str.startswith('random')]
     never = df[~df.contender.isin(random.contender)]     # on folds alone: their costs count instead
@@ -397,8 +399,8 @@ def growth_ratings(
     n_factors:int=2,  # Factors that they are made of
     seed:int=0
 ) -> SyntheticRatings: # In random order
-    """Synthetic ratings of ML-25M's shape (162,541 users, 59,047 items), with users and items in proportion to n; at
-    least ML-100K's 943 and 1,682."""
+    """Synthetic ratings of ML-25M's shape (162,541 users, 59,047 items), with users and items in proportion
+    to n; at least ML-100K's 943 and 1,682."""
     n_users = max(943, round(162_541*n/25_000_000))
     n_items = max(1682, round(59_047*n/25_000_000))
     return synthetic_ratings(n_users, n_items, n, n_factors=n_factors, seed=seed, user_law=(1.2, .03),
@@ -510,7 +512,7 @@ def quick_benchmark(
     ml:MovieLens,
     log=print # Function called with a line of text after every run
 ) -> dict: # 'accuracy', 'ranking' and 'growth', as lists of runs
-    "Some of our models on one split, EASE's lists, and 100,000 synthetic ratings; no other library. Under two minutes."
+    "Three of our models on one split, EASE's lists, and 100,000 synthetic ratings. Under two minutes."
     few = _named('accuracy', 'biases alone', '4 + weight decay', '4, batches of 4,096')
     return dict(accuracy=benchmark(ml, few, benchmark_splits(ml, range(1), ()), log=log),
                 ranking=benchmark_ranking(ml, _named('ranking', 'EASE'), log=log),

@@ -34,4 +34,5 @@ def fit(data, seed, train, rank, n_iter, ordered=False):
 
 def predict(model, data, ordered=False):
     _, X, _ = data
-    return model.predict_proba(None, X_rel=X) @ np.arange(1, 6) if ordered else model.predict(None, X_rel=X)
+    predict = model.predict_proba if ordered else model.predict
+    return predict(None, X_rel=X) @ np.arange(1, 6) if ordered else predict(None, X_rel=X)
