@@ -1,0 +1,27 @@
+"Ratings as ordered classes, on factors and biases."
+from dataclasses import replace
+
+import pandas as pd
+
+from collab_course.cross_entropy import OrdinalDotProduct, class_learner, ordinal_recipe
+from collab_course.interface import score
+from collab_course.loaders import RatingsDataLoaders
+
+
+def load(train, valid, seed):
+    ratings = pd.concat([train, valid], ignore_index=True)
+    valid_rows = range(len(train), len(ratings))
+    return RatingsDataLoaders.from_df(ratings, valid_idx=valid_rows, seed=seed)
+
+
+def fit(data, seed, **changes):
+    recipe = replace(ordinal_recipe, **changes)
+    learn = class_learner(data, OrdinalDotProduct, seed, recipe)
+    with learn.no_bar(), learn.no_logging():
+        recipe.fit(learn)
+    return learn.model
+
+
+def predict(model, data):
+    users, items = data.valid_ds.x.unbind(1)
+    return score(model, users, items)

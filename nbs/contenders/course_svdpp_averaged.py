@@ -1,0 +1,29 @@
+"Four of the sixth model with labels, from four starts, averaged."
+import pandas as pd
+
+from collab_course.interface import score
+from collab_course.labels import side_labels
+from collab_course.loaders import RatingsDataLoaders
+from collab_course.movielens import MovieLens
+from collab_course.svdpp import ensemble, sixth_learner, sixth_recipe
+
+
+def load(train, valid, seed):
+    ratings = pd.concat([train, valid], ignore_index=True)
+    valid_rows = range(len(train), len(ratings))
+    return RatingsDataLoaders.from_df(ratings, valid_idx=valid_rows, seed=seed)
+
+
+def fit(data, train, items, users=None):
+    ml = MovieLens('ml-100k', train, items, users)
+
+    def member(seed):
+        learn = sixth_learner(data, side_labels(data, ml), seed)
+        with learn.no_bar(), learn.no_logging():
+            return sixth_recipe.fit(learn)
+    return ensemble(member)
+
+
+def predict(model, data):
+    users, items = data.valid_ds.x.unbind(1)
+    return score(model, users, items)
