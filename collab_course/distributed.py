@@ -17,27 +17,52 @@ from .interface import *
 # %% ../nbs/package/09_distributed.ipynb #d15a000e
 try:
     with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', message='IProgress not found')    # tqdm's, in a notebook without ipywidgets
+        warnings.filterwarnings('ignore', message='IProgress not found')    # tqdm's, without ipywidgets
         from fastai.distributed import DistributedDL
-except (ImportError, NameError): DistributedDL = TfmdDL    # accelerate is an extra, and fastai's module does not import without it
+except (ImportError, NameError): DistributedDL = TfmdDL    # accelerate is missing
 
-_no_accelerate = "several processes need accelerate: pip install 'collab_course[distributed]'"
+def _check_accelerate():
+    if DistributedDL is TfmdDL:
+        raise ImportError("several processes need accelerate: pip install 'collab_course[distributed]'")
+
+# %% ../nbs/package/09_distributed.ipynb #f1a00002
+def _check_sum(t) -> tuple: # length, weighted sum of the bits
+    "Two integers that depend on the values of a tensor and on their order"
+    if t is None: return None
+    bits = (t if t.dtype == torch.int64 else t.float().contiguous().view(torch.int32).long()).flatten()
+    return len(bits), int((bits*torch.arange(1, len(bits) + 1, device=bits.device)).sum())
+
+def _everyones(value) -> list:
+    "The `value` of every process"
+    res = [None]*torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(res, value)
+    return res
+
+# %% ../nbs/package/09_distributed.ipynb #f1a00005
+def _gather_slices(t, sizes) -> list:
+    "The slices of all processes, with `sizes` rows; `t` is this process's"
+    padded = torch.cat([t, t.new_zeros(max(sizes) - len(t), *t.shape[1:])])
+    slices = [torch.empty_like(padded) for _ in sizes]
+    torch.distributed.all_gather(slices, padded)
+    return [o[:n] for o, n in zip(slices, sizes)]
 
 # %% ../nbs/package/09_distributed.ipynb #d15a000f
 class DistributedRatingsDL(DistributedDL):
-    """fastai's `DistributedDL` for a `RatingsDL`: each process gets its slice of every batch, so that all together see what one would see.
+    """fastai's `DistributedDL` for a `RatingsDL`: each process gets its slice of every batch.
 
-    Each row comes once an epoch, nothing is padded, and a slice may be empty. Seed and epoch are those of process 0. Iterating raises `DataError`,
-    in all processes, where they hold different rows or batch sizes."""
+    All together see what one would see: each row comes once an epoch, and a slice may be empty. Seed and epoch
+    are those of process 0. Iterating raises `DataError`, in all processes, where they hold different rows or
+    batch sizes."""
     def __init__(self,
         dl,                 # A `RatingsDL`
         rank:int=None,      # Which process this is, from 0; by default what the launcher says
         world_size:int=None # How many there are
     ):
-        if DistributedDL is TfmdDL: raise ImportError(_no_accelerate)
+        _check_accelerate()
         if not isinstance(dl, RatingsDL): raise DataError(f"a RatingsDL is needed, not {type(dl).__name__}")
         super().__init__(dl, rank, world_size)
-        self.n_batch, self.is_whole = 0, False      # rows in the present batch; whether what the learner holds is all of it
+        self.n_batch = 0        # rows in the present batch
+        self.is_whole = False   # whether the learner holds all of it
 
     def __len__(self): return len(self.dl)
     def one_batch(self): return self.dl.one_batch()                     # a look is this process's own
@@ -56,9 +81,14 @@ class DistributedRatingsDL(DistributedDL):
         together = torch.distributed.is_available() and torch.distributed.is_initialized()
         if together: self.dl.seed, self.dl.epoch = _everyones((self.dl.seed, self.dl.epoch))[0]
         idxs = torch.as_tensor(self.dl.get_idxs())
-        if together and len(set(_everyones((self.dl.bs, self.dl.drop_last, _check_sum(idxs, self.dataset.x, self.dataset.y))))) > 1:
-            raise DataError('the processes hold different rows or batch sizes: build the loaders from the same ratings with the same `seed`')
+        if together: self._check_same(idxs)
         return idxs
+
+    def _check_same(self, idxs):
+        check_sums = [_check_sum(t) for t in (idxs, self.dataset.x, self.dataset.y)]
+        if len(set(_everyones((self.dl.bs, self.dl.drop_last, *check_sums)))) > 1:
+            raise DataError('the processes hold different rows or batch sizes: '
+                            'build the loaders from the same ratings with the same `seed`')
 
     def __iter__(self):
         self.dl.before_iter()
@@ -72,40 +102,29 @@ class DistributedRatingsDL(DistributedDL):
     def whole(self,
         t:Tensor # (rows of this process's slice, …)
     ) -> Tensor: # (rows of the batch, …)
-        "The slices of all processes, one after the other. A gradient flows back into this one's, times their number, because DDP takes the mean."
-        sizes = [len(range(self.n_batch)[self.part(self.n_batch, r)]) for r in range(self.world_size)]
-        if not isinstance(t, Tensor) or t.ndim == 0 or len(t) != sizes[self.rank]: return t                 # nothing by row
-        mine = torch.cat([t.detach(), t.new_zeros(max(sizes) - len(t), *t.shape[1:])])
-        res = [torch.empty_like(mine) for _ in sizes]
-        torch.distributed.all_gather(res, mine)
-        res = [o[:n] for o, n in zip(res, sizes)]
+        """The slices of all processes, one after the other.
+
+        A gradient flows back into this one's, times their number, because DDP takes the mean."""
+        rows = range(self.n_batch)
+        sizes = [len(rows[self.part(self.n_batch, r)]) for r in range(self.world_size)]
+        is_by_row = isinstance(t, Tensor) and t.ndim > 0 and len(t) == sizes[self.rank]
+        if not is_by_row: return t
+        slices = _gather_slices(t.detach(), sizes)
         if t.requires_grad:
-            res[self.rank] = t
+            slices[self.rank] = t
             t.register_hook(lambda g: g*self.world_size)
-        return torch.cat(res)
+        return torch.cat(slices)
 
     def to_detach(self, b, cpu=True, gather=True):
         "What is of this process's slice only is made whole first"
-        return self.dl.to_detach(apply(self.whole, b) if gather and not self.is_whole else b, cpu)
-
-def _everyones(value) -> list:
-    "The `value` of every process"
-    res = [None]*torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(res, value)
-    return res
-
-def _check_sum(*ts) -> tuple:
-    "An integer for each tensor that depends on its values and on their order"
-    def one(t):
-        bits = (t if t.dtype == torch.int64 else t.float().contiguous().view(torch.int32).long()).flatten()
-        return len(bits), int((bits*torch.arange(1, len(bits) + 1, device=bits.device)).sum())
-    return tuple(None if t is None else one(t) for t in ts)
+        if gather and not self.is_whole: b = apply(self.whole, b)
+        return self.dl.to_detach(b, cpu)
 
 # %% ../nbs/package/09_distributed.ipynb #d15a0014
 class SharedBatches(Callback):
-    """In fastai's distributed context: the model runs on this process's slice of each batch; loss, metrics and callbacks get the whole batch.
+    """In fastai's distributed context, let the model run on this process's slice of each batch.
 
-    Does nothing outside the context."""
+    Loss, metrics and callbacks get the whole batch. Does nothing outside the context."""
     order = TrainEvalCallback.order - 1
     @property
     def trainer(self): return getattr(self.learn, 'distributed_trainer', None) if num_distrib() > 1 else None
@@ -128,7 +147,7 @@ class SharedBatches(Callback):
 
     def after_pred(self):
         if not isinstance(self.dl, DistributedRatingsDL): return
-        self.learn.pred, self.learn.xb, self.learn.yb = (apply(self.dl.whole, o) for o in (self.pred, self.xb, self.yb))
+        for name in ('pred', 'xb', 'yb'): setattr(self.learn, name, apply(self.dl.whole, getattr(self, name)))
         self.dl.is_whole = True
 
 # %% ../nbs/package/09_distributed.ipynb #d15a0015
@@ -138,12 +157,14 @@ def distributed(
     sync_bn:bool=True, # Batch normalisation over all processes (needs GPUs)
     **kwargs           # Passed to accelerate's `Accelerator`
 ):
-    """fastai's `learn.distrib_ctx()` with `SharedBatches`: what is trained, validated or predicted inside is shared by the processes that the launcher has started.
+    """fastai's `learn.distrib_ctx()` with `SharedBatches`: all processes that were launched share the work.
 
-    `bs` is the batch of all of them. With one process it does nothing. Raises, if there are several, `ImportError` where accelerate is missing and `DataError` for embeddings with
-    sparse gradients."""
-    if num_distrib() < 2: yield learn; return
-    if DistributedDL is TfmdDL: raise ImportError(_no_accelerate)
+    `bs` is the batch of all of them. With one process it does nothing. Raises, if there are several,
+    `ImportError` where accelerate is missing and `DataError` for embeddings with sparse gradients."""
+    if num_distrib() < 2:
+        yield learn
+        return
+    _check_accelerate()
     if any(isinstance(m, nn.Embedding) and m.sparse for m in learn.model.modules()):
-        raise DataError('sparse embeddings cannot be trained by several processes: their losses would not be those of one; leave `sparse_rows` out')
+        raise DataError('sparse embeddings cannot be trained by several processes: leave `sparse_rows` out')
     with learn.distrib_ctx(sync_bn=sync_bn, **kwargs), learn.added_cbs(SharedBatches()): yield learn

@@ -12,6 +12,11 @@ from fastai.collab import *
 from fastai.tabular.all import *
 from .errors import *
 
+# %% ../nbs/package/04_loaders.ipynb #e1a00002
+def _check(ok, message):
+    "A `DataError` with `message` unless `ok`"
+    if not ok: raise DataError(message)
+
 # %% ../nbs/package/04_loaders.ipynb #58d42399
 def mse_flat(
     pred:Tensor, # (batch,) or (batch, 1) predicted ratings
@@ -22,18 +27,56 @@ def mse_flat(
     return F.mse_loss(pred.flatten(), targ.flatten(), reduction=reduction)
 
 # %% ../nbs/package/04_loaders.ipynb #da96f48b
-def _factorise(values, rows=None) -> tuple:
-    "Number `values` from 1 in sorted order (that of the categories for a categorical); if `rows` are given, only those make the numbers and all else is 0 → ((n,) codes, vocabulary)"
+def _factorise(values, rows=None) -> tuple: # (n,) codes, vocabulary
+    """Number `values` from 1 in sorted order (that of the categories for a categorical).
+
+    If `rows` are given, only those make the numbers and all else is 0."""
     col = pd.Series(values).reset_index(drop=True)
     known = col if rows is None else col.iloc[rows]
     try: codes, vocab = pd.factorize(known, sort=True)
-    except TypeError: codes, vocab = pd.factorize(known)  # ids of kinds that cannot be compared: in order of appearance
+    except TypeError: codes, vocab = pd.factorize(known)  # ids that cannot be compared
     if rows is not None: codes = pd.Index(vocab).get_indexer(col)
     return codes + 1, list(vocab.tolist())
 
+# %% ../nbs/package/04_loaders.ipynb #e1a00005
+def _encode_ids(ratings, names, rows=None) -> tuple: # (n, 2) int64, {name: vocabulary}
+    "The columns `names` as numbers; if `rows` are given, only those make the vocabularies"
+    x, classes = torch.empty(len(ratings), len(names), dtype=torch.long), {}
+    for k, name in enumerate(names):
+        codes, vocab = _factorise(ratings[name], rows)
+        _check('#na#' not in vocab, f"column {name!r} holds '#na#', which stands for the unknown")
+        x[:, k] = torch.from_numpy(codes)
+        classes[name] = CategoryMap(L(vocab), sort=False, add_na=True)
+    return x, classes
+
+# %% ../nbs/package/04_loaders.ipynb #e1a00008
+def _targets(ratings) -> Tensor: # (n, 1) float32
+    "The column of ratings as a tensor; a `DataError` if one of them is not a finite number"
+    are_times = pd.api.types.is_datetime64_any_dtype(ratings)
+    _check(not are_times, f"column {ratings.name!r} holds times, not ratings")
+    values = pd.to_numeric(ratings, errors='coerce').to_numpy(np.float32, na_value=np.nan)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        example = ratings.iloc[bad[:1]].tolist()[0]
+        raise DataError(f"column {ratings.name!r}: {len(bad)} of {len(values)} ratings are not finite "
+                        f"numbers, first row {bad[0]} ({example!r})")
+    return torch.from_numpy(values.copy())[:, None]
+
+# %% ../nbs/package/04_loaders.ipynb #e1a0000b
+def _widened_range(values) -> tuple: # (low, high)
+    """The range of the sorted different ratings `values`, widened by half a step at both ends
+
+    (with over 100 different values: by a 40th of the range)"""
+    _check(len(values), 'there are no ratings to take a range from')
+    low, high = values[0].item(), values[-1].item()
+    if len(values) == 1: step = 1.
+    elif len(values) <= 100: step = values.diff().min().item()
+    else: step = (high - low)/20                # continuous ratings have no step
+    return low - step/2, high + step/2
+
 # %% ../nbs/package/04_loaders.ipynb #04a430ae
 class RatingsDataset:
-    """Ratings as two tensors: `x` (n, 2) int64, user and item index; `y` (n, 1) float32, or None for rows without ratings.
+    """Ratings as two tensors: `x` (n, 2) int64, user and item index; `y` (n, 1) float32, or None.
 
     `classes` maps the user's and the item's column to their vocabularies (`#na#` first)."""
     n_inp, c, cont_names = 1, 1, L()
@@ -54,26 +97,24 @@ class RatingsDataset:
 
     @property
     def y_range(self) -> tuple: # (low, high)
-        "The range of the ratings, widened by half a rating step at both ends (with over 100 different values: by a 40th of the range)"
-        if self._y_range is None:
-            values = self.y.unique()
-            if len(values) == 0: raise DataError('there are no ratings to take a range from')
-            low, high = values[0].item(), values[-1].item()
-            step = 1. if len(values) == 1 else values.diff().min().item() if len(values) <= 100 else (high - low)/20
-            self._y_range = (low - step/2, high + step/2)
+        "The range of the ratings, widened by half a rating step at both ends"
+        if self._y_range is None: self._y_range = _widened_range(self.y.unique())
         return self._y_range
 
     def on(self, device) -> tuple: # x, y
         "The two tensors on `device`, where they are kept for the next time"
         if device is None or self.x.device == torch.device(device): return self.x, self.y
         if self._moved is None or self._moved[0] != device:
-            self._moved = device, self.x.to(device), None if self.y is None else self.y.to(device)
+            y = None if self.y is None else self.y.to(device)
+            self._moved = device, self.x.to(device), y
         return self._moved[1:]
 
     def new_empty(self):
-        "The same names and range without a row; copies, because a slice of no rows would still carry the memory of all of them into a pickle"
-        if self.y is not None and len(self): self.y_range
-        return self._new(self.x[:0].clone(), None if self.y is None else self.y[:0].clone())
+        "The same names and range without a row"
+        # copies: a slice of no rows would carry the memory of all of them into a pickle
+        empty = self._new(self.x[:0].clone(), None if self.y is None else self.y[:0].clone())
+        if self.y is not None and len(self): empty._y_range = self.y_range
+        return empty
 
     def _new(self, x, y):
         res = type(self)(x, y, self.classes, self.y_name, self.whole)
@@ -81,66 +122,78 @@ class RatingsDataset:
         return res
 
 # %% ../nbs/package/04_loaders.ipynb #821fe7c8
+def _as_frame(rows, names) -> pd.DataFrame:
+    "A data frame, one row (Series or dict) or a list of rows as a data frame"
+    if isinstance(rows, pd.DataFrame): return rows
+    if isinstance(rows, (pd.Series, dict)): rows = [rows]
+    return pd.DataFrame([dict(r) for r in rows], columns=None if len(rows) else names)
+
+# %% ../nbs/package/04_loaders.ipynb #e1a00011
+def _look_up(column, vocab) -> Tensor: # (n,) int64
+    "The indices of ids, 0 for the unknown; a warning if none of them is known"
+    codes, values = pd.factorize(column)
+    known = np.array([vocab.o2i.get(v, 0) for v in values] + [0])     # the last is for a missing id, code -1
+    if len(values) and not known.any():
+        example = values[:1].tolist()[0]
+        warn(f"none of the {len(values)} different values of {column.name!r} is known, such as {example!r}; "
+             f"the vocabulary holds {type(vocab[-1]).__name__}s such as {vocab[-1]!r}")
+    return torch.from_numpy(known[codes])
+
+# %% ../nbs/package/04_loaders.ipynb #e1a00013
 @patch
 def encode(self:RatingsDataset,
-    rows # A data frame, one row (Series or dict) or a list of rows, with the user's and the item's column; a rating may be there
+    rows # A data frame, one row (Series or dict) or a list of rows, with or without ratings
 ) -> RatingsDataset:
-    "New rows as tensors. Unknown ids become 0 (`#na#`). Raises `DataError` for a missing column or a rating that is not a finite number."
-    if isinstance(rows, (pd.Series, dict)): rows = [rows]
-    if not isinstance(rows, pd.DataFrame): rows = pd.DataFrame([dict(r) for r in rows], columns=None if len(rows) else [*self.cat_names])
-    gone = [n for n in self.cat_names if n not in rows]
-    if gone: raise DataError(f"new rows need the columns {list(self.cat_names)}; {gone} missing in {list(rows.columns)}")
-    x = torch.empty(len(rows), 2, dtype=torch.long)
-    for k, n in enumerate(self.cat_names):
-        codes, values = pd.factorize(rows[n])
-        known = np.array([self.classes[n].o2i.get(v, 0) for v in values] + [0])
-        x[:, k] = torch.from_numpy(known[codes])
-        if len(values) and not known.any(): warn(f"none of the {len(values)} different values of {n!r} is known, such as {values[:1].tolist()[0]!r}; "
-                                                 f"the vocabulary holds {type(self.classes[n][-1]).__name__}s such as {self.classes[n][-1]!r}")
-    y = None if self.y_name not in rows or rows[self.y_name].isna().all() else _targets(rows[self.y_name])
-    return self._new(x, y)
+    """New rows as tensors. Unknown ids become 0 (`#na#`).
 
-def _targets(ratings) -> Tensor: # (n, 1) float32
-    "The column of ratings as a tensor; a `DataError` if one of them is not a finite number"
-    if pd.api.types.is_datetime64_any_dtype(ratings): raise DataError(f"column {ratings.name!r} holds times, not ratings")
-    r = pd.to_numeric(ratings, errors='coerce').to_numpy(np.float32, na_value=np.nan)
-    bad = np.flatnonzero(~np.isfinite(r))
-    if len(bad): raise DataError(f"column {ratings.name!r}: {len(bad)} of {len(r)} ratings are not finite numbers, first row {bad[0]} ({ratings.iloc[bad[:1]].tolist()[0]!r})")
-    return torch.from_numpy(r.copy())[:, None]
+    Raises `DataError` for a missing column or a rating that is not a finite number."""
+    rows = _as_frame(rows, list(self.cat_names))
+    missing = [n for n in self.cat_names if n not in rows]
+    _check(not missing, f"new rows need {list(self.cat_names)}; {missing} missing in {list(rows.columns)}")
+    x = torch.stack([_look_up(rows[n], self.classes[n]) for n in self.cat_names], 1)
+    has_ratings = self.y_name in rows and rows[self.y_name].notna().any()
+    return self._new(x, _targets(rows[self.y_name]) if has_ratings else None)
 
 # %% ../nbs/package/04_loaders.ipynb #44231d35
 @patch
 def decode(self:RatingsDataset, x, y=None, y_name=None) -> pd.DataFrame:
     "Indices (n, 2) and, if given, ratings of n rows → a data frame with names"
-    df = pd.DataFrame({n: [self.classes[n][k] for k in x[:, j].tolist()] for j, n in enumerate(self.cat_names)})
-    if y is not None:
-        y = y.detach().float().cpu().flatten().numpy()
-        df[y_name or self.y_name] = y.astype(int) if self.whole and y_name is None and (y == y.round()).all() else y
+    ids = {n: [self.classes[n][k] for k in x[:, j].tolist()] for j, n in enumerate(self.cat_names)}
+    df = pd.DataFrame(ids)
+    if y is None: return df
+    y = y.detach().float().cpu().flatten().numpy()
+    are_whole = self.whole and y_name is None and (y == y.round()).all()
+    df[y_name or self.y_name] = y.astype(int) if are_whole else y
     return df
 
 # %% ../nbs/package/04_loaders.ipynb #b8de1523
+def _random_state(*key) -> int:
+    "A seed below 2**63 made of several numbers"
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
 class RatingsDL(TfmdDL):
-    "A `TfmdDL` whose batches are indices into tensors: each row exactly once an epoch, in an order drawn from its own `seed`."
+    "A `TfmdDL` whose batches are indices: each row once an epoch, in an order drawn from its own `seed`."
     def __init__(self,
         dataset,             # A `RatingsDataset`
         bs:int=64,           # Rows in a batch; a last row that would be alone joins the batch before it
         shuffle:bool=False,  # A new order every epoch
         seed:int=None,       # Of the orders; None draws it from torch's generator
         num_workers:int=0,   # Taken for the sake of fastai's signature: an index needs no worker
+        n:int=None,          # Use only the first `n` rows
         **kwargs             # Passed to fastai's `TfmdDL` (`drop_last`, `after_batch`, `device`, …)
     ):
-        if bs is None or bs < 1: raise DataError(f"the batch size must be at least 1, not {bs}")
+        _check(bs is not None and bs >= 1, f"the batch size must be at least 1, not {bs}")
         self.seed = int(torch.randint(2**31, (1,))) if seed is None else int(seed)
-        self.epoch, self.looks, self._looking = 0, 0, False
-        super().__init__(dataset, bs=bs, shuffle=shuffle, num_workers=0, **kwargs)
+        self.epoch, self.looks = 0, 0       # epochs given out, and batches looked at
+        n = len(dataset) if n is None else min(n, len(dataset))
+        shuffle = shuffle and 'get_idxs' not in kwargs      # rows that are given have their order
+        super().__init__(dataset, bs=bs, shuffle=shuffle, num_workers=0, n=n, **kwargs)
         self._n_inp, self._types = 1, None
 
     def get_idxs(self) -> Tensor: # (n,) int64
         "The rows of the coming epoch in their order"
         if not self.shuffle: return torch.arange(self.n)
-        key = [self.seed, 1, self.looks] if self._looking else [self.seed, 0, self.epoch]
-        state = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        if self._looking: return torch.tensor(random.Random(state).sample(range(self.n), min(self.n, self.bs)))   # no need to shuffle them all
+        state = _random_state(self.seed, 0, self.epoch)
         return torch.randperm(self.n, generator=torch.Generator().manual_seed(state))
 
     def __len__(self): return self._n_batches(self.n)
@@ -150,8 +203,10 @@ class RatingsDL(TfmdDL):
 
     def batches(self, idxs:Tensor): # (n,) rows → an iterator over (batch,) rows
         "The rows of an epoch, cut into batches"
-        last = self._n_batches(len(idxs)) - 1
-        for k in range(last + 1): yield idxs[k*self.bs:] if k == last and not self.drop_last else idxs[k*self.bs:(k+1)*self.bs]
+        starts = range(0, self._n_batches(len(idxs))*self.bs, self.bs)
+        for start in starts:
+            takes_the_rest = start == starts[-1] and not self.drop_last
+            yield idxs[start:] if takes_the_rest else idxs[start:start+self.bs]
 
     def take(self, i:Tensor) -> tuple: # (batch,) rows → x (batch, 2), y (batch, 1) if there are ratings
         "The batch of the rows `i`"
@@ -162,37 +217,48 @@ class RatingsDL(TfmdDL):
     def __iter__(self):
         self.before_iter()
         idxs = torch.as_tensor(self.get_idxs()).to(self.device)     # (n,)
-        if not self._looking: self.epoch += 1
+        self.epoch += 1
         for i in self.batches(idxs): yield self.after_batch(self.take(i))
         self.after_iter()
 
-    def to_detach(self, b, cpu=True, gather=True):
-        """fastai's, but a single prediction (1,) becomes (1, 1): fastai would take it for a tuple of one, and a `predict` of one row would fail;
-        and nothing is gathered from other processes, because this loader gives each of them all rows"""
-        b = to_detach(b, cpu, gather=False)
-        return b[:, None] if self.n == 1 and isinstance(b, Tensor) and b.shape == (1,) else b
+    def _rows_of_a_look(self) -> Tensor: # (batch,) int64
+        "The rows of one batch to look at; if shuffled, drawn from a stream of their own"
+        if not self.shuffle: return first(self.batches(torch.as_tensor(self.get_idxs())))
+        draw = random.Random(_random_state(self.seed, 1, self.looks))
+        return torch.tensor(draw.sample(range(self.n), min(self.n, self.bs)))
 
-    def randomize(self):
-        "Only fastai's own `DistributedDL` calls this: what it would deal out are other batches, with repeated rows"
-        raise DataError("fastai's `distrib_ctx` alone would repeat rows of these loaders: train inside `with distributed(learn):`")
+    def one_batch(self):
+        "A batch to look at, a new one each time if shuffled. No epoch is used up"
+        if len(self) == 0: raise ValueError('This DataLoader does not contain any batches')
+        self.before_iter()
+        rows = self._rows_of_a_look()
+        self.looks += 1
+        return self.after_batch(self.take(rows))
+
+    def new(self, dataset=None, cls=None, **kwargs):
+        "fastai's, with the same seed; the new loader looks at other rows"
+        if dataset is None: kwargs = {'n': self.n, **kwargs}
+        res = super().new(dataset, cls, **{'seed': self.seed, **kwargs})
+        res.looks = self.looks
+        self.looks += 1
+        return res
 
     def restart(self):
         "Give out the same epochs again, from the first"
         self.epoch = self.looks = 0
         return self
 
-    def one_batch(self):
-        self._looking = True
-        try: return super().one_batch()
-        finally: self._looking, self.looks = False, self.looks + 1
+    def to_detach(self, b, cpu=True, gather=True):
+        """fastai's, with two exceptions.
 
-    def new(self, dataset=None, cls=None, **kwargs):
-        same = {} if dataset is not None else {'n': self.n}
-        res = super().new(dataset, cls, **{'seed': self.seed, **same, **kwargs})
-        res.looks, self.looks = self.looks, self.looks + 1     # it looks at something else
-        return res
+        A single prediction (1,) becomes (1, 1): fastai would take it for a tuple of one. And nothing is
+        gathered from other processes, because this loader gives each of them all rows."""
+        b = to_detach(b, cpu, gather=False)
+        return b[:, None] if self.n == 1 and isinstance(b, Tensor) and b.shape == (1,) else b
 
-_never = {'after_item', 'before_batch', 'create_item', 'create_batch', 'create_batches', 'shuffle_fn', 'do_batch', 'sample', 'wgts'}
+    def randomize(self):
+        "Only fastai's own `DistributedDL` calls this: it would deal out other batches, with repeated rows"
+        raise DataError("`distrib_ctx` alone would repeat rows: train inside `with distributed(learn):`")
 
 # %% ../nbs/package/04_loaders.ipynb #278de309
 @patch
@@ -220,22 +286,98 @@ def show_results(self:RatingsDL, b, out, max_n:int=9, ctxs=None, show:bool=True,
     df[self.dataset.y_name + '_pred'] = detuplify(out).detach().float().cpu().flatten()[:max_n].numpy()
     return display_df(df) if show else df
 
+# %% ../nbs/package/04_loaders.ipynb #5ca44b38
+def _check_ids(column):
+    "A `DataError` where an id is missing"
+    missing = np.flatnonzero(column.isna())
+    if len(missing):
+        raise DataError(f"column {column.name!r}: {len(missing)} of {len(column)} ids are missing, "
+                        f"first in row {missing[0]}")
+
+def _columns(ratings, *names) -> list:
+    "The names of the user, item and rating column; a `DataError` for an empty table or an unusable column"
+    found = list(ratings.columns)
+    _check(len(ratings), 'the table of ratings is empty')
+    _check(len(found) >= 3, f"three columns are needed (user, item, rating); the table has {found}")
+    names = [found[k] if name is None else name for k, name in enumerate(names)]
+    for name in names:
+        _check(name in found, f"there is no column {name!r}; the table has {found}")
+        _check(found.count(name) == 1, f"several columns are called {name!r}")
+    _check(len(set(names)) == 3, f"user, item and rating must be three columns, not {names}")
+    for name in names[:2]: _check_ids(ratings[name])
+    return names
+
+# %% ../nbs/package/04_loaders.ipynb #e1a00032
+def _positions(rows, n) -> Tensor: # int64
+    "Positions in a table of `n` rows, or a mask of all of them, as positions"
+    rows = np.asarray(rows).reshape(-1)
+    if rows.dtype == bool:
+        _check(len(rows) == n, f"a mask needs one value for each of the {n} rows, not {len(rows)}")
+        rows = np.flatnonzero(rows)
+    if rows.size:
+        _check(rows.dtype.kind in 'iu', f"row positions must be whole numbers, not {rows.dtype}")
+        _check(0 <= rows.min() and rows.max() < n, f"row positions must be from 0 to {n-1}")
+    return torch.as_tensor(rows.astype(np.int64))
+
+# %% ../nbs/package/04_loaders.ipynb #e1a00035
+def _random_split(n, valid_pct, seed) -> tuple: # (training, validation) rows
+    "As fastai's `RandomSplitter` draws it"
+    _check(0 <= valid_pct < 1, f"valid_pct is a share, from 0 to below 1, not {valid_pct}")
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    order, cut = torch.randperm(n, generator=generator), int(valid_pct*n)
+    return order[cut:], order[:cut]
+
+def _check_used_once(rows, n):
+    "A `DataError` where one of `n` rows occurs twice"
+    twice = (torch.bincount(rows, minlength=n) > 1).nonzero()[:, 0]
+    if len(twice): raise DataError(f"{len(twice)} rows are used twice, first row {int(twice[0])}")
+
+def _split(ratings, valid_pct, seed, splitter, valid_idx) -> tuple:
+    "(training, validation) row positions as int64 tensors"
+    n = len(ratings)
+    _check(splitter is None or valid_idx is None, 'give a splitter or valid_idx, not both')
+    if splitter is not None: train, valid = (_positions(rows, n) for rows in splitter(ratings))
+    elif valid_idx is not None:
+        valid = _positions(valid_idx, n)
+        train = (torch.bincount(valid, minlength=n) == 0).nonzero()[:, 0]
+    else: return _random_split(n, valid_pct, seed)
+    _check_used_once(torch.cat([train, valid]), n)
+    return train, valid
+
+# %% ../nbs/package/04_loaders.ipynb #e1a00038
+_never = {'after_item', 'before_batch', 'create_item', 'create_batch', 'create_batches', 'shuffle_fn',
+          'do_batch', 'sample', 'wgts'}
+
+def _check_loader_arguments(dl_type, dl_kwargs, kwargs):
+    "A `DataError` for arguments that loaders of ratings cannot follow"
+    _check(isinstance(dl_type, type) and issubclass(dl_type, RatingsDL),
+           f"dl_type must be RatingsDL or derived from it, not {dl_type}")
+    _check(len(dl_kwargs) == 2, f"dl_kwargs are two dicts (training, validation), not {len(dl_kwargs)}")
+    never = _never & {k.removeprefix('val_') for k in kwargs}
+    _check(not never, f"a batch is an index, without {', '.join(sorted(never))}: use after_batch")
+
+def _loader_arguments(train, valid, kwargs, dl_kwargs) -> list: # two dicts
+    "The arguments of the training and of the validation loader"
+    both = {k: v for k, v in kwargs.items() if not k.startswith('val_')}
+    only_valid = {k.removeprefix('val_'): v for k, v in kwargs.items() if k.startswith('val_')}
+    return [both | train | dl_kwargs[0], both | valid | only_valid | dl_kwargs[1]]
+
 # %% ../nbs/package/04_loaders.ipynb #7ce6a254
 class RatingsDataLoaders(CollabDataLoaders):
-    "`DataLoaders` for ratings: a drop-in for fastai's `CollabDataLoaders` with each training row once an epoch and batches by index."
+    "`DataLoaders` for ratings: a drop-in for `CollabDataLoaders` that trains on each row once an epoch."
     n_inp = 1
     @classmethod
     def from_df(cls,
         ratings:pd.DataFrame, # The ratings; user, item and rating are its first three columns unless named
         valid_pct:float=0.2,  # Share of the rows held out for validation, at random
         user_name=None, item_name=None, rating_name=None, # Names of the columns
-        seed:int=None,        # Of the split (the same rows as fastai's `RandomSplitter(seed=seed)`) and of the order of the epochs
+        seed:int=None,        # Of the split (as fastai's `RandomSplitter`) and of the order of the epochs
         path='.',             # Where the learner saves
-        splitter=None,        # Instead of `valid_pct`: a fastai splitter, called with `ratings`, giving (training, validation) rows
-        valid_idx=None,       # Instead of `valid_pct`: row positions (or a mask of all rows) for validation; all other rows train
-        vocab:str='all',      # 'all': users and items of all rows get an index; 'train': those not in the training rows are `#na#`
+        splitter=None,        # Instead of `valid_pct`: a splitter: `ratings` → (training, validation) rows
+        valid_idx=None,       # Instead of `valid_pct`: positions or a mask of the rows for validation
+        vocab:str='all',      # 'all': ids of all rows get an index; 'train': only those of training rows
         bs:int=64,            # Batch size
-        val_bs:int=None,      # Batch size for validation; by default 64 times `bs`, at most 8192: no gradient, so larger ones fit
+        val_bs:int=None,      # Batch size for validation; by default 64 times `bs`, at most 8192
         shuffle:bool=True, val_shuffle:bool=False, # A new order every epoch
         drop_last:bool=False, # Drop a last, smaller training batch
         n:int=None,           # Use only the first `n` rows of the training and of the validation rows
@@ -244,37 +386,26 @@ class RatingsDataLoaders(CollabDataLoaders):
         dl_kwargs:list=None,  # Two dicts, further arguments for the training and for the validation loader
         **kwargs              # Passed to both loaders; `val_…` to the validation loader only
     ):
-        """Loaders for `ratings`. Raises `DataError` for missing columns, missing ids, ratings that are not finite numbers, an
-        empty table, and rows for validation that do not exist or are also used for training."""
-        dl_type = dl_type or RatingsDL
-        if not (isinstance(dl_type, type) and issubclass(dl_type, RatingsDL)):
-            raise DataError(f"dl_type must be RatingsDL or derived from it, not {dl_type}: fastai's loaders draw from data frames")
-        user, item, rating = _columns(ratings, user_name, item_name, rating_name)
+        """Loaders for `ratings`.
+
+        Raises `DataError` for missing columns or ids, ratings that are not finite numbers, an empty table,
+        and rows for validation that do not exist or are also used for training."""
+        dl_type, dl_kwargs = dl_type or RatingsDL, ifnone(dl_kwargs, [{}, {}])
+        _check_loader_arguments(dl_type, dl_kwargs, kwargs)
+        _check(vocab in ('all', 'train'), f"vocab must be 'all' or 'train', not {vocab!r}")
+        *ids, rating = _columns(ratings, user_name, item_name, rating_name)
         train, valid = _split(ratings, valid_pct, seed, splitter, valid_idx)
-        if len(train) == 0: raise DataError('no row is left for training')
-        if vocab not in ('all', 'train'): raise DataError(f"vocab must be 'all' or 'train', not {vocab!r}")
-        x, classes = torch.empty(len(ratings), 2, dtype=torch.long), {}
-        for k, name in enumerate((user, item)):
-            codes, names = _factorise(ratings[name], train if vocab == 'train' else None)
-            if '#na#' in names: raise DataError(f"column {name!r} holds '#na#', which stands for the unknown")
-            x[:, k] = torch.from_numpy(codes)
-            classes[name] = CategoryMap(L(names), sort=False, add_na=True)
+        _check(len(train), 'no row is left for training')
+        x, classes = _encode_ids(ratings, ids, train if vocab == 'train' else None)
         y, whole = _targets(ratings[rating]), pd.api.types.is_integer_dtype(ratings[rating])
         device = default_device() if device is None else torch.device(device)
-        if never := _never & {k.removeprefix('val_') for k in kwargs}:
-            raise DataError(f"a batch is an index: there is no moment for {', '.join(sorted(never))}; use after_batch")
+        seed = int(torch.randint(2**31, (1,))) if seed is None else seed
         shuffle = ifnone(kwargs.pop('shuffle_train', None), shuffle)     # fastai's older name
-        if dl_kwargs is None: dl_kwargs = [{}, {}]
-        if len(dl_kwargs) != 2: raise DataError(f"dl_kwargs are two dicts, for training and for validation, not {len(dl_kwargs)}")
-        both = dict(seed=int(torch.randint(2**31, (1,))) if seed is None else seed, n=n, device=device)
-        both.update({k: v for k, v in kwargs.items() if not k.startswith('val_')})
-        each = [dict(bs=bs, shuffle=shuffle, drop_last=drop_last),
-                dict(bs=val_bs or min(64*bs, 8192), shuffle=val_shuffle) | {k[4:]: v for k, v in kwargs.items() if k.startswith('val_')}]
-        loaders = []
-        for rows, own, more in zip((train, valid), each, dl_kwargs):
-            kw = {**both, **own, **more}
-            kw['n'] = len(rows) if kw['n'] is None else min(kw['n'], len(rows))
-            loaders.append(dl_type(RatingsDataset(x[rows], y[rows], classes, rating, whole), **kw))
+        arguments = _loader_arguments(dict(bs=bs, shuffle=shuffle, drop_last=drop_last),
+                                      dict(bs=val_bs or min(64*bs, 8192), shuffle=val_shuffle),
+                                      dict(seed=seed, n=n, device=device) | kwargs, dl_kwargs)
+        loaders = [dl_type(RatingsDataset(x[rows], y[rows], classes, rating, whole), **kw)
+                   for rows, kw in zip((train, valid), arguments)]
         return cls(*loaders, path=path, device=device)
 
     @classmethod
@@ -284,7 +415,7 @@ class RatingsDataLoaders(CollabDataLoaders):
 
     def test_dl(self,
         test_items,        # New rows: a data frame, one row (Series or dict) or a list of rows
-        rm_type_tfms=None, process:bool=True, inplace:bool=False, # Taken for the sake of fastai's signature
+        rm_type_tfms=None, process:bool=True, inplace:bool=False, # In fastai's signature; not used
         with_labels:bool=None, # Keep the ratings; by default where there are any
         **kwargs           # Passed to the loader
     ) -> RatingsDL: # In the order of the rows
@@ -295,54 +426,10 @@ class RatingsDataLoaders(CollabDataLoaders):
 
     @property
     def y_range(self) -> tuple: # (low, high)
-        "The range of the training ratings, widened by half a rating step at both ends, for a sigmoid that has to reach them"
+        "The range of the training ratings, widened by half a rating step at both ends, for a sigmoid"
         return self.train_ds.y_range
 
     @property
     def n_users(self): return self.train_ds.n_users
     @property
     def n_items(self): return self.train_ds.n_items
-
-# %% ../nbs/package/04_loaders.ipynb #5ca44b38
-def _columns(ratings, *names) -> list:
-    "The names of the user, item and rating column; a `DataError` where one is missing, or holds a missing id, or the table is empty"
-    if len(ratings) == 0: raise DataError('the table of ratings is empty')
-    if ratings.shape[1] < 3: raise DataError(f"three columns are needed (user, item, rating); the table has {list(ratings.columns)}")
-    names = [ratings.columns[k] if n is None else n for k, n in enumerate(names)]
-    for n in names:
-        if n not in ratings: raise DataError(f"there is no column {n!r}; the table has {list(ratings.columns)}")
-        if list(ratings.columns).count(n) > 1: raise DataError(f"several columns are called {n!r}")
-    if len(set(names)) < 3: raise DataError(f"user, item and rating must be three columns, not {names}")
-    for n in names[:2]:
-        gone = np.flatnonzero(ratings[n].isna())
-        if len(gone): raise DataError(f"column {n!r}: {len(gone)} of {len(ratings)} ids are missing, first in row {gone[0]}")
-    return names
-
-def _split(ratings, valid_pct, seed, splitter, valid_idx) -> tuple:
-    "(training, validation) row positions as int64 tensors"
-    n = len(ratings)
-    if splitter is not None and valid_idx is not None: raise DataError('give a splitter or valid_idx, not both')
-    if splitter is None and valid_idx is None:
-        if not 0 <= valid_pct < 1: raise DataError(f"valid_pct is a share, from 0 to below 1, not {valid_pct}")
-        g = None if seed is None else torch.Generator().manual_seed(seed)
-        order, cut = torch.randperm(n, generator=g), int(valid_pct*n)   # as fastai's RandomSplitter draws it
-        return order[cut:], order[:cut]
-    def positions(o):
-        o = np.asarray(o).reshape(-1)
-        if o.dtype == bool:
-            if len(o) != n: raise DataError(f"a mask needs one value for each of the {n} rows, not {len(o)}")
-            o = np.flatnonzero(o)
-        if o.size and o.dtype.kind not in 'iu': raise DataError(f"row positions must be whole numbers, not {o.dtype}")
-        return torch.as_tensor(o.astype(np.int64))
-    if splitter is not None: train, valid = map(positions, splitter(ratings))
-    else:
-        valid = positions(valid_idx)
-        train = None
-    for rows in (train, valid):
-        if rows is not None and len(rows) and not (0 <= rows.min() and rows.max() < n): raise DataError(f"row positions must be from 0 to {n-1}")
-    uses = torch.bincount(valid, minlength=n)
-    if train is None: train = (uses == 0).nonzero()[:, 0]
-    uses += torch.bincount(train, minlength=n)
-    if uses.max() > 1: raise DataError(f"{int((uses > 1).sum())} rows are used twice, first row {int((uses > 1).nonzero()[0])}: "
-                                       "a row trains or validates, once")
-    return train, valid
