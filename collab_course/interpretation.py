@@ -32,14 +32,18 @@ def find_name(
         raise UnknownName(f"{name!r} is no {what}: names are text or numbers")
     index = getattr(names, 'o2i', None) or {n: k for k, n in enumerate(names)}
     if index.get(name, 0): return index[name]
-    known, is_text = list(names)[1:], isinstance(names[-1], str)
+    is_text = isinstance(names[-1], str)
+    is_index = is_text and isinstance(name, (int, np.integer))
+    if is_index and 0 < name < len(names): return int(name)
+    if is_index: raise UnknownName(f"there is no {what} with index {name}; they go from 1 to {len(names)-1}")
+    raise UnknownName(_unknown(name, list(names)[1:], what, is_text))
+
+def _unknown(name, known:list, what:str, is_text:bool) -> str:
+    "What is wrong with a name, and what comes near"
     some = f"there are {len(known)}, such as {_listed(known[:3])}"
-    if not is_text: raise UnknownName(f"no {what} is {name!r} ({type(name).__name__}); {some}")
-    if isinstance(name, (int, np.integer)):
-        if 0 < name < len(names): return int(name)
-        raise UnknownName(f"there is no {what} with index {name}: they go from 1 to {len(known)}")
+    if not is_text: return f"no {what} is {name!r} ({type(name).__name__}); {some}"
     near = _similar_names(str(name), known)
-    raise UnknownName(f"no {what} is called {name!r}; {f'did you mean {_listed(near)}?' if near else some}")
+    return f"no {what} is called {name!r}; {f'did you mean {_listed(near)}?' if near else some}"
 
 def _listed(names, sep:str=', ') -> str: return sep.join(map(repr, names))
 
@@ -267,20 +271,25 @@ def plot_bias(self:CollabInterpretation,
     ax=None             # Draw here
 ): # matplotlib axes
     "Bias against mean rating, with their correlation. Raises `NotInModel` for a model without biases."
-    rows = self.info(which)
-    _check_rated(rows)
-    rows = rows[rows.n_ratings >= max(1, min_ratings)]
-    if len(rows) < 3: raise ValueError(f"{len(rows)} have {min_ratings} ratings; at least 3 are needed")
-    if rows['mean'].nunique() == 1: raise ValueError('all mean ratings are the same: no line can be drawn')
+    rows = _with_means(self.info(which), min_ratings)
     rows = rows.assign(bias=_numpy(self.biases(which))[rows.index])
     if ax is None: ax = plt.subplots(figsize=(9, 5.5), layout='constrained')[1]
     _scatter_biases(ax, rows)
     above = _draw_line(ax, rows['mean'], rows.bias)
-    title = f"{len(rows):,} {which}s, correlation {rows['mean'].corr(rows.bias):.2f}"
-    ax.set(xlabel='mean rating', ylabel=f'bias of the {which}', title=title)
+    correlation = rows['mean'].corr(rows.bias)
+    ax.set(xlabel='mean rating', ylabel=f'bias of the {which}')
+    ax.set_title(f'{len(rows):,} {which}s, correlation {correlation:.2f}')
     far = rows.loc[above.abs().nlargest(n_labels).index]
     place_labels(ax, far['mean'], far.bias, [short_title(name) for name in far.iloc[:, 0]])
     return ax
+
+def _with_means(info:pd.DataFrame, min_ratings:int) -> pd.DataFrame:
+    "The rows that were rated often enough; at least three, and not all alike"
+    _check_rated(info)
+    rows = info[info.n_ratings >= max(1, min_ratings)]
+    if len(rows) < 3: raise ValueError(f"{len(rows)} have {min_ratings} ratings; at least 3 are needed")
+    if rows['mean'].nunique() == 1: raise ValueError('all mean ratings are the same: no line can be drawn')
+    return rows
 
 def _scatter_biases(ax, rows:pd.DataFrame):
     "Points coloured by their number of ratings"
@@ -331,9 +340,7 @@ def nearest(
     found = []
     for rows in queries.split(block or max(1, 2**24//max(n, n_candidates*n_factors))):
         idx = _candidates(rows, points, penalty, n_candidates)                 # (block, n_candidates)
-        value = _closeness(vectors[rows][:, None], vectors[idx], metric)       # (block, n_candidates)
-        order = value.argsort(dim=1, descending=metric == 'cosine', stable=True)[:, :k]
-        found.append((value.gather(1, order), idx.gather(1, order)))
+        found.append(_best(rows, idx, vectors, k, metric))
     return tuple(torch.cat(part) for part in zip(*found))
 
 def _check_queries(queries, vectors:Tensor) -> Tensor: # (queries,) int64
@@ -349,6 +356,12 @@ def _search_space(vectors:Tensor, metric:str) -> tuple: # (n, n_factors), (n,)
     if metric == 'cosine': return F.normalize(vectors, dim=1, eps=torch.finfo(vectors.dtype).tiny), 0
     points = (vectors - vectors.mean(dim=0)).double()      # |p − q|²/2 = |p|²/2 − (p·q − |q|²/2) loses digits
     return points, points.pow(2).sum(dim=1)/2
+
+def _best(rows:Tensor, idx:Tensor, vectors:Tensor, k:int, metric:str) -> tuple:
+    "The k nearest of the candidates `idx` (rows, n_candidates), measured exactly"
+    value = _closeness(vectors[rows][:, None], vectors[idx], metric)           # (rows, n_candidates)
+    order = value.argsort(dim=1, descending=metric == 'cosine', stable=True)[:, :k]
+    return value.gather(1, order), idx.gather(1, order)
 
 def _candidates(rows:Tensor, points:Tensor, penalty, n:int) -> Tensor: # (rows, n) indices
     near = points[rows]@points.T                                # (rows, all)

@@ -75,13 +75,20 @@ def pca(
     Source: Halko, Martinsson and Tropp 2011, *Finding structure with randomness*."""
     X = _matrix(X)
     if len(X) < 2: raise ValueError(f"at least 2 rows are needed, not {len(X)}")
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= min(X.shape):
-        raise ValueError(f"k must be a whole number from 1 to {min(X.shape)}, not {k!r}")
+    _check_k(k, min(X.shape))
     mean = X.mean(axis=0)
     A = X - mean
     total = (A**2).sum()
     if total <= 1e-24*(X**2).sum(): raise ValueError('all rows are the same: they differ in no direction')
     U, s, Vt = _svd(A, k, tol)
-    largest = Vt[np.arange(k), np.abs(Vt).argmax(axis=1)]        # (k,) of each direction
-    sign = np.where(largest < 0, -1., 1.)
+    sign = _signs(Vt)
     return Components(U*s*sign, Vt*sign[:, None], s**2/(len(X) - 1), s**2/total, mean)
+
+def _check_k(k, most:int):
+    if isinstance(k, (int, np.integer)) and not isinstance(k, bool) and 1 <= k <= most: return
+    raise ValueError(f"k must be a whole number from 1 to {most}, not {k!r}")
+
+def _signs(Vt:np.ndarray) -> np.ndarray: # (k,) of 1 and −1
+    "What makes the largest number of each direction positive"
+    largest = Vt[np.arange(len(Vt)), np.abs(Vt).argmax(axis=1)]
+    return np.where(largest < 0, -1., 1.)
