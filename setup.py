@@ -14,6 +14,7 @@ setup(
     author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license='Apache-2.0',
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']), python_requires='>=' + cfg['min_python'],
+    package_data={cfg['lib_path']: ['static/*']},
     install_requires=cfg['requirements'].split(),
     # every setting called NAME_requirements is the extra NAME
     extras_require={k.removesuffix('_requirements'): v.split() for k, v in cfg.items() if k.endswith('_requirements')},

@@ -245,10 +245,10 @@ def progression_command(args):
 def _recipe(args):
     "The recipe that the arguments ask for"
     from dataclasses import replace
-    from collab_course.svdpp import sixth_recipe
+    from collab_course.svdpp import svdpp_recipe
     from collab_course.training import recipes
     if args.recipe: recipe = recipes[args.recipe]
-    else: recipe = sixth_recipe if args.model == 'implicit' else recipes['fast']
+    else: recipe = svdpp_recipe if args.model == 'implicit' else recipes['fast']
     return replace(recipe, n_epoch=args.epochs) if args.epochs else recipe
 
 def _make(name, n_users, n_items, n_factors, dls):
@@ -257,11 +257,11 @@ def _make(name, n_users, n_items, n_factors, dls):
     from collab_course.dot_product import DotProduct, DotProductBias
     from collab_course.neural_net import CollabNN
     from collab_course.progression import BiasOnly
-    from collab_course.svdpp import DotProductImplicit
+    from collab_course.svdpp import SVDpp
     r = dls.y_range
     if name == 'biases': return BiasOnly(n_users, n_items, r)
     if name == 'net': return CollabNN((n_users, emb_sz_rule(n_users)), (n_items, emb_sz_rule(n_items)), r)
-    if name == 'implicit': return DotProductImplicit(n_users, n_items, n_factors, r, dls.train_ds.x)
+    if name == 'implicit': return SVDpp(n_users, n_items, n_factors, r, dls.train_ds.x)
     return (DotProduct if name == 'dot-product' else DotProductBias)(n_users, n_items, n_factors, r)
 
 def _trained(dls, model, recipe, seed):

@@ -14,6 +14,7 @@ import textalloc
 from fastai.collab import *
 from fastai.tabular.all import *
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from pandas.api.types import is_hashable
 from .errors import *
 from .loaders import *
 from .interface import *
@@ -24,57 +25,64 @@ def find_name(
     names,         # The vocabulary, `#na#` first
     what:str='title' # What it is the name of, for the message
 ) -> int: # From 1 to len(names)-1
-    "The index of a name. An integer is an index where the names are text, and a name where they are integers. Raises `UnknownName`."
+    """The index of a name. An integer is an index if the names are text, and a name if they are integers.
+
+    Raises `UnknownName`."""
+    if isinstance(name, bool) or not is_hashable(name):
+        raise UnknownName(f"{name!r} is no {what}: names are text or numbers")
     index = getattr(names, 'o2i', None) or {n: k for k, n in enumerate(names)}
-    try: found = 0 if isinstance(name, bool) else index.get(name, 0)
-    except TypeError: raise UnknownName(f"{name!r} is no {what}: names are text or numbers") from None
-    if found: return found
-    known, text = list(names)[1:], isinstance(names[-1], str)
-    if text and isinstance(name, (int, np.integer)) and not isinstance(name, bool):
-        if 0 < name < len(names): return int(name)
-        raise UnknownName(f"there is no {what} with index {name}: they go from 1 to {len(known)}")
-    if not text: raise UnknownName(f"no {what} is {name!r} ({type(name).__name__}); there are {len(known)}, such as {', '.join(map(repr, known[:3]))}")
-    lower = {n.lower(): n for n in reversed(known)}
-    near = [n for l, n in lower.items() if len(str(name)) > 2 and str(name).lower() in l][:3]
-    near += [lower[l] for l in get_close_matches(str(name).lower(), lower, 3, .5) if lower[l] not in near]
-    raise UnknownName(f"no {what} is called {name!r}; " + (f"did you mean {', '.join(map(repr, near[:3]))}?" if near else f"there are {len(known)}, such as {', '.join(map(repr, known[:3]))}"))
+    if index.get(name, 0): return index[name]
+    is_text = isinstance(names[-1], str)
+    is_index = is_text and isinstance(name, (int, np.integer))
+    if is_index and 0 < name < len(names): return int(name)
+    if is_index: raise UnknownName(f"there is no {what} with index {name}; they go from 1 to {len(names)-1}")
+    raise UnknownName(_unknown(name, list(names)[1:], what, is_text))
+
+def _unknown(name, known:list, what:str, is_text:bool) -> str:
+    "What is wrong with a name, and what comes near"
+    some = f"there are {len(known)}, such as {_listed(known[:3])}"
+    if not is_text: return f"no {what} is {name!r} ({type(name).__name__}); {some}"
+    near = _similar_names(str(name), known)
+    return f"no {what} is called {name!r}; {f'did you mean {_listed(near)}?' if near else some}"
+
+def _listed(names, sep:str=', ') -> str: return sep.join(map(repr, names))
+
+def _similar_names(name:str, known:list) -> list:
+    "At most three of the known names: those that hold `name`, then those that are spelled much like it"
+    by_lower = {n.lower(): n for n in reversed(known)}
+    near = [n for n in by_lower if len(name) > 2 and name.lower() in n][:3]
+    near += get_close_matches(name.lower(), by_lower, 3, .5)
+    return [by_lower[n] for n in dict.fromkeys(near)][:3]
 
 # %% ../nbs/package/10_interpretation.ipynb #7c1378be
 class CollabInterpretation:
-    """What a model has learned: biases, neighbours, similarity, of items, users and labels. Asking changes nothing about the model, and `#na#` is in no table; `names`, `factors` and `biases`, which an index points into, begin with it.
+    """What a model has learned: biases, neighbours, similarity, of items, users and labels.
 
-    `vocabs` maps 'user' and 'item' to their vocabularies (`#na#` first), `columns` to what they are called; `seen` is (users, items, ratings) as indices, or None."""
+    Nothing about the model is changed, and `#na#` is in no table; `names`, `factors` and `biases`, which an
+    index points into, begin with it. `vocabs` maps 'user' and 'item' to their vocabularies (`#na#` first),
+    `columns` to what they are called; `seen` is (users, items, ratings) as indices, or None."""
     def __init__(self, model, vocabs:dict, columns:dict, seen=None):
         self.model, self.vocabs, self.columns, self.seen = model, vocabs | label_vocabs(model), columns, seen
 
     @classmethod
     def from_learner(cls,
         learn,       # A learner, with loaders of this course or of fastai
-        ratings:pd.DataFrame=None # Where mean ratings and counts are taken from, with the loaders' columns; all rows of the loaders if None
+        ratings:pd.DataFrame=None # For means and counts, with the loaders' columns; their rows if None
     ):
-        "Raises `DataError` where the model has rows for other users or items than the loaders, and for ratings without the loaders' columns, without a known user or item, or that are not numbers."
+        """Raises `DataError` where the model has rows for other users or items than the loaders, and for
+        ratings without the loaders' columns, without a known user or item, or that are not numbers."""
         dls = learn.dls
-        names = list(dls.classes)
-        vocabs = {'user': dls.classes[names[0]], 'item': dls.classes[names[1]]}
-        for which, rows, vocab in zip(vocabs, sizes(learn.model), vocabs.values()):
-            if rows not in (None, len(vocab)): raise DataError(f"the model has rows for {rows} {which}s and the loaders for {len(vocab)}: they do not belong together")
-        rating = dls.train_ds.y_names[0]
-        if ratings is None: seen = [(*x.numpy().T, y.double().numpy()) for x, y in map(rated_rows, (dls.train_ds, dls.valid_ds))]
-        else:
-            gone = [c for c in (*names[:2], rating) if c not in ratings]
-            if gone: raise DataError(f"the ratings need the columns {[*names[:2], rating]}; {gone} missing in {list(ratings.columns)}")
-            y = pd.to_numeric(ratings[rating], errors='coerce').to_numpy(float)
-            if not np.isfinite(y).all(): raise DataError(f"{int((~np.isfinite(y)).sum())} of {len(y)} ratings in column {rating!r} are not finite numbers")
-            for c, v in zip(names, vocabs.values()):
-                if not ratings[c].isin(list(v)[1:]).any(): raise DataError(f"no {c} in the ratings is known to the model: theirs are {ratings[c].dtype}, the model's are such as {v[1]!r}")
-            seen = [(*(ratings[c].map(v.o2i).fillna(0).astype(int).to_numpy() for c, v in zip(names, vocabs.values())), y)]
-        seen = [np.concatenate(part) for part in zip(*seen)]
-        return cls(learn.model, vocabs, dict(zip(vocabs, names)), seen if len(seen[0]) else None)
+        columns = dict(zip(('user', 'item'), dls.classes))
+        vocabs = {which: dls.classes[column] for which, column in columns.items()}
+        _check_sizes(learn.model, vocabs)
+        if ratings is None: seen = _seen_by_loaders(dls)
+        else: seen = _seen_in_table(ratings, columns, vocabs, dls.train_ds.y_names[0])
+        return cls(learn.model, vocabs, columns, seen)
 
     def names(self, which:str='item') -> list:
         "The vocabulary of one part, `#na#` first"
-        if which not in self.vocabs: raise ValueError(f"which must be {' or '.join(map(repr, self.vocabs))}, not {which!r}")
-        return self.vocabs[which]
+        if which in self.vocabs: return self.vocabs[which]
+        raise ValueError(f"which must be {_listed(self.vocabs, ' or ')}, not {which!r}")
 
     def index(self, name, which:str='item') -> int:
         "The index of a name, as `find_name` finds it"
@@ -88,32 +96,60 @@ class CollabInterpretation:
         "The model's biases, row 0 included; a `DataError` if they are not numbers any more"
         return _finite(biases(self.model, which), f"{which} biases", len(self.names(which)))
 
+# %% ../nbs/package/10_interpretation.ipynb #ed71a365
+def _check_sizes(model, vocabs:dict):
+    "Raises `DataError` unless the model has a row for each name"
+    for (which, vocab), n_rows in zip(vocabs.items(), sizes(model)):
+        if n_rows in (None, len(vocab)): continue
+        raise DataError(f"{n_rows} {which}s of a model and {len(vocab)} of loaders do not belong together")
+
+def _finite(t:Tensor, what:str, n_names:int) -> Tensor:
+    if len(t) != n_names: raise DataError(f"the model has {len(t)} {what} and the vocabulary {n_names} names")
+    if t.isfinite().all(): return t
+    raise DataError(f"the model's {what} hold NaN or infinity: it has diverged; train it at a lower rate")
+
+# %% ../nbs/package/10_interpretation.ipynb #61a6f28b
 def rated_rows(
     ds # A data set of this course's loaders, or of fastai's
 ) -> tuple: # (n, 2) int64, (n,) float32; on the CPU
     "User and item indices of the rows, and their ratings."
     if isinstance(ds, RatingsDataset): return ds.x.cpu(), torch.zeros(0) if ds.y is None else ds.y[:, 0].cpu()
-    return torch.tensor(ds.items[list(ds.cat_names)].to_numpy(np.int64)), torch.tensor(ds.items[ds.y_names[0]].to_numpy(np.float32))
+    x, y = ds.items[list(ds.cat_names)], ds.items[ds.y_names[0]]
+    return torch.tensor(x.to_numpy(np.int64)), torch.tensor(y.to_numpy(np.float32))
 
-def _finite(t:Tensor, what:str, rows:int) -> Tensor:
-    if len(t) != rows: raise DataError(f"the model has {len(t)} rows of {what} and the vocabulary {rows} names")
-    if not t.isfinite().all(): raise DataError(f"the model's {what} hold NaN or infinity: its training has diverged; train it again with a lower rate")
-    return t
+def _seen_by_loaders(dls): # (users, items, ratings) of all rows, or None where there are none
+    x, y = (torch.cat(part) for part in zip(rated_rows(dls.train_ds), rated_rows(dls.valid_ds)))
+    return (*x.numpy().T, y.double().numpy()) if len(x) else None
+
+def _seen_in_table(ratings:pd.DataFrame, columns:dict, vocabs:dict, rating:str) -> tuple:
+    needed = [*columns.values(), rating]
+    missing = [c for c in needed if c not in ratings]
+    if missing: raise DataError(f"the ratings need the columns {needed}: {missing} missing")
+    y = pd.to_numeric(ratings[rating], errors='coerce').to_numpy(float)
+    n_bad = int((~np.isfinite(y)).sum())
+    if n_bad: raise DataError(f"{n_bad} of {len(y)} ratings in column {rating!r} are not finite numbers")
+    return (*(_indices(ratings[column], vocabs[which]) for which, column in columns.items()), y)
+
+def _indices(names:pd.Series, vocab) -> np.ndarray: # 0 for a name that the model does not know
+    idx = names.map(vocab.o2i).fillna(0).astype(int).to_numpy()
+    if idx.any(): return idx
+    raise DataError(f"no {names.name} in the ratings is known: {names.dtype}, not such as {vocab[1]!r}")
 
 # %% ../nbs/package/10_interpretation.ipynb #1e7a1df3
 @patch
 def info(self:CollabInterpretation,
     which:str='item' # 'user', 'item', or what the model's labels are called
-) -> pd.DataFrame: # A row for each index from 1 on, which is the frame's index: name, mean, n_ratings (for users and items)
-    "Names, mean rating and number of ratings. Without ratings (an exported learner has none) the means are missing and the numbers 0."
+) -> pd.DataFrame: # name, mean, n_ratings (these two for users and items); indexed as the vocabulary
+    """Names, mean rating and number of ratings. Without ratings (an exported learner has none) the means are
+    missing and the numbers 0."""
     names = list(self.names(which))
     res = pd.DataFrame({self.columns.get(which, which): names[1:]}, index=range(1, len(names)))
     if which not in self.columns: return res
-    rows, y = (np.zeros(0, int), np.zeros(0)) if self.seen is None else (self.seen[which == 'item'], self.seen[2])
-    n = np.bincount(rows, minlength=len(names))[1:]
-    with np.errstate(invalid='ignore'): mean = np.bincount(rows, y, len(names))[1:]/n
-    return res.assign(mean=mean, n_ratings=n)
+    users, items, ratings = self.seen or np.zeros((3, 0))
+    rated = pd.Series(ratings).groupby(users if which == 'user' else items).agg(['mean', 'size'])
+    return res.assign(mean=rated['mean'], n_ratings=rated['size'].reindex(res.index, fill_value=0))
 
+# %% ../nbs/package/10_interpretation.ipynb #63e22915
 def most_rated_rows(
     info:pd.DataFrame,   # As `info` gives it
     min_ratings:int=0,   # Only rows with at least so many ratings
@@ -121,21 +157,23 @@ def most_rated_rows(
 ) -> pd.DataFrame:
     "A choice of rows by their number of ratings. Raises `DataError` where nothing is known of that."
     if not min_ratings and most_rated is None: return info
-    if 'n_ratings' not in info or not info.n_ratings.any(): raise DataError('nothing is known of how often these were rated: give `ratings` to from_learner')
-    if most_rated is not None: whole_number(most_rated, 'most_rated')
+    _check_rated(info)
     info = info[info.n_ratings >= min_ratings]
-    return info if most_rated is None else info.sort_values('n_ratings', ascending=False, kind='stable').head(most_rated)
+    if most_rated is None: return info
+    whole_number(most_rated, 'most_rated')
+    return info.sort_values('n_ratings', ascending=False, kind='stable').head(most_rated)
 
-def _numpy(t:Tensor) -> np.ndarray:
-    "Off the GPU; half precision, which NumPy does not know, as single"
-    return (t.float() if t.dtype in (torch.bfloat16, torch.float16) else t).cpu().numpy()
+def _check_rated(info:pd.DataFrame):
+    if 'n_ratings' not in info or not info.n_ratings.any():
+        raise DataError('nothing is known of how these were rated: give `ratings` to from_learner')
 
 def whole_number(
     n,           # What somebody asked for
     what:str='n' # What it is called, for the message
 ):
     "Raises `ValueError` unless `n` is a whole number of at least 1."
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1: raise ValueError(f"{what} must be a whole number of at least 1, not {n!r}")
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise ValueError(f"{what} must be a whole number of at least 1, not {n!r}")
 
 # %% ../nbs/package/10_interpretation.ipynb #835ffff8
 @patch
@@ -152,52 +190,70 @@ def top_bias(self:CollabInterpretation,
     rows.insert(1, 'bias', _numpy(self.biases(which))[rows.index])
     return rows.sort_values('bias', ascending=not largest, kind='stable').head(n)
 
+def _numpy(t:Tensor) -> np.ndarray:
+    "Off the GPU; half precision, which NumPy does not know, as single"
+    return (t.float() if t.dtype in (torch.bfloat16, torch.float16) else t).cpu().numpy()
+
 # %% ../nbs/package/10_interpretation.ipynb #0ac462e6
+_point_label = 'point label' # the group id of our labels and their lines, by which they are found again
+
 def place_labels(
     ax,              # matplotlib axes, as large as they will be drawn
     x, y,            # The points that the labels belong to
     texts,           # The labels, the most important first
-    avoid=None,      # (x, y) of points on which no label should lie; those labelled if None
     size:float=8     # Of the text, in points
-) -> list: # The matplotlib texts that were drawn, in their order
-    "Label points so that no label overlaps another or leaves the axes; a label without a free place is left out. The figure's layout is made once more, and then frozen."
-    fig = ax.figure
-    if not hasattr(fig, '_labels'): fig._labels, fig._engine = {}, fig.get_layout_engine()
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    fig._labels.setdefault(ax, []).append([x, y, list(texts), (x, y) if avoid is None else avoid, size, []])
-    if fig._engine is not None: fig.set_layout_engine(fig._engine)
-    fig.draw_without_rendering()
-    if fig._engine is not None: fig.set_layout_engine('none')                   # what has been placed must not move any more;
-    for a, sets in fig._labels.items():                                       # but other axes may have moved these: all of them anew
-        for s in sets: [artist.remove() for artist in s[-1] if artist.axes is not None]
-        for s in sets: s[-1] = _place(a, *s[:-1])
-    return [artist for artist in fig._labels[ax][-1][-1] if isinstance(artist, plt.Text)]
+) -> list: # The labels that were drawn, in their order
+    """Label points so that no label overlaps another, lies on a point of a scatter plot, or leaves the axes.
 
-def _place(ax, x, y, texts, avoid, size) -> list:
-    "Draw labels and their lines where there is room"
-    if len(texts) == 0: return []
-    for strict in (True, False):                  # first without lines through labels; if that leaves one out, with
-        drawn, lines = textalloc.allocate(ax, x, y, texts, x_scatter=avoid[0], y_scatter=avoid[1], textsize=size, textcolor='0.15', linecolor='0.6', linewidth=.6,
-                                          draw_all=False, nbr_candidates=400 if strict else 1600, min_distance=.008, max_distance=.25, margin=.004,
-                                          avoid_label_lines_overlap=strict, avoid_crossing_label_lines=strict)[2:]
-        kept = _keep_apart(ax, drawn, lines)
-        if not strict or len(kept) == len(texts): return kept + [l for l in lines if l is not None and l.axes is not None]
-        for artist in (*drawn, *lines):
-            if artist is not None and artist.axes is not None: artist.remove()
+    A label without a free place is left out. What is drawn later into the figure may move its axes; each call
+    therefore places all labels of the figure anew."""
+    style = dict(size=size, color='0.15', ha='left', va='bottom', annotation_clip=False)
+    labels = [ax.annotate(text, point, **style) for text, *point in zip(texts, x, y)]
+    for label in labels: label.set(gid=_point_label, in_layout=False)
+    ax.figure.draw_without_rendering()                          # that is when the layout is made
+    for axes in ax.figure.axes: _arrange(axes)
+    return [label for label in labels if label in ax.texts]
 
-def _keep_apart(ax, drawn, lines) -> list:
-    "Remove drawn labels that overlap an earlier one or leave the axes, with their lines; the others"
-    renderer, frame, kept, boxes = ax.figure.canvas.get_renderer(), ax.get_window_extent(), [], []
-    for text, line in zip(drawn, lines):
+def _arrange(ax):
+    "Find a place for each label of some axes, and remove labels for which there is none"
+    labels = [text for text in ax.texts if text.get_gid() == _point_label]
+    if not labels: return
+    kept = _try_places(ax, labels, strict=True)
+    if len(kept) < len(labels): kept = _try_places(ax, labels, strict=False)
+    for label in labels:
+        if label not in kept: label.remove()
+
+# %% ../nbs/package/10_interpretation.ipynb #d947c1e6
+def _try_places(
+    ax, labels:list, # Axes and their labels
+    strict:bool      # No line from a label to its point may cross another line or label
+) -> list: # The labels that lie free
+    "Move labels to where textalloc finds room"
+    for line in [line for line in ax.lines if line.get_gid() == _point_label]: line.remove()
+    points = np.array([label.xy for label in labels])                                            # (labels, 2)
+    avoid = np.concatenate([dots.get_offsets() for dots in ax.collections] or [points])
+    places, _, texts, lines = textalloc.allocate(
+        ax, *points.T, [label.get_text() for label in labels], x_scatter=avoid[:, 0], y_scatter=avoid[:, 1],
+        textsize=[label.get_size() for label in labels], auto_ha=False, linecolor='0.6', linewidth=.6,
+        plot_kwargs=dict(gid=_point_label), draw_all=False, nbr_candidates=400 if strict else 1600,
+        min_distance=.008, max_distance=.25, margin=.004,
+        avoid_label_lines_overlap=strict, avoid_crossing_label_lines=strict)
+    free = []
+    for label, place, text, line in zip(labels, places, texts, lines):
         if text is None: continue
-        box = text.get_window_extent(renderer)
-        inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-        if inside and not any(box.overlaps(b) for b in boxes): kept.append(text); boxes.append(box)
-        else:
-            text.remove()
-            if line is not None: line.remove()
-    return kept
+        text.remove()                                           # textalloc's own; ours knows its point
+        label.set_position(place[:2])
+        if _lies_free(label, free): free.append(label)
+        elif line is not None: line.remove()
+    return free
 
+def _lies_free(label, others:list) -> bool:
+    "As it is drawn: inside its axes, and on none of the others"
+    box, frame = label.get_window_extent(), label.axes.get_window_extent()
+    inside = (frame.min <= box.min).all() and (box.max <= frame.max).all()
+    return inside and not box.count_overlaps([other.get_window_extent() for other in others])
+
+# %% ../nbs/package/10_interpretation.ipynb #471bc5a2
 def short_title(
     title # A film's title as MovieLens writes it
 ) -> str: # 'Empire Strikes Back, The (1980)' → 'The Empire Strikes Back'
@@ -215,86 +271,115 @@ def plot_bias(self:CollabInterpretation,
     ax=None             # Draw here
 ): # matplotlib axes
     "Bias against mean rating, with their correlation. Raises `NotInModel` for a model without biases."
-    rows = most_rated_rows(self.info(which), min_ratings)
-    if 'mean' not in rows or not rows.n_ratings.any(): raise DataError('nothing is known of how these were rated: give `ratings` to from_learner')
-    rows = rows[rows.n_ratings > 0]
-    if len(rows) < 3: raise ValueError(f"{len(rows)} of them have {min_ratings} ratings or more; at least 3 are needed for a picture")
-    if rows['mean'].nunique() == 1: raise ValueError('all mean ratings are the same: there is no line to draw')
+    rows = _with_means(self.info(which), min_ratings)
     rows = rows.assign(bias=_numpy(self.biases(which))[rows.index])
     if ax is None: ax = plt.subplots(figsize=(9, 5.5), layout='constrained')[1]
-    dots = ax.scatter(rows['mean'], rows.bias, s=9, c=rows.n_ratings, cmap='cividis_r', norm='log', zorder=2)
-    bar = ax.figure.colorbar(dots, ax=ax, label='number of ratings', format=StrMethodFormatter('{x:,.0f}'))
-    bar.set_ticks([t for e in range(8) for t in (10**e, 3*10**e) if rows.n_ratings.min() <= t <= rows.n_ratings.max()])
-    bar.ax.yaxis.set_minor_formatter(NullFormatter())
-    slope, start = np.polyfit(rows['mean'], rows.bias, 1)
-    ends = np.array([rows['mean'].min(), rows['mean'].max()])
-    ax.plot(ends, start + slope*ends, color='0.5', lw=1, zorder=1)
-    ax.set(xlabel='mean rating', ylabel=f'bias of the {which}', title=f"{len(rows):,} {which}s, correlation {np.corrcoef(rows['mean'], rows.bias)[0, 1]:.2f}")
-    far = rows.assign(far=(rows.bias - start - slope*rows['mean']).abs()).nlargest(n_labels, 'far')
-    place_labels(ax, far['mean'], far.bias, [short_title(t) for t in far.iloc[:, 0]], (rows['mean'].to_numpy(), rows.bias.to_numpy()))
+    _scatter_biases(ax, rows)
+    above = _draw_line(ax, rows['mean'], rows.bias)
+    correlation = rows['mean'].corr(rows.bias)
+    ax.set(xlabel='mean rating', ylabel=f'bias of the {which}')
+    ax.set_title(f'{len(rows):,} {which}s, correlation {correlation:.2f}')
+    far = rows.loc[above.abs().nlargest(n_labels).index]
+    place_labels(ax, far['mean'], far.bias, [short_title(name) for name in far.iloc[:, 0]])
     return ax
+
+def _with_means(info:pd.DataFrame, min_ratings:int) -> pd.DataFrame:
+    "The rows that were rated often enough; at least three, and not all alike"
+    _check_rated(info)
+    rows = info[info.n_ratings >= max(1, min_ratings)]
+    if len(rows) < 3: raise ValueError(f"{len(rows)} have {min_ratings} ratings; at least 3 are needed")
+    if rows['mean'].nunique() == 1: raise ValueError('all mean ratings are the same: no line can be drawn')
+    return rows
+
+def _scatter_biases(ax, rows:pd.DataFrame):
+    "Points coloured by their number of ratings"
+    n = rows.n_ratings
+    dots = ax.scatter(rows['mean'], rows.bias, s=9, c=n, cmap='cividis_r', norm='log', zorder=2)
+    bar = ax.figure.colorbar(dots, ax=ax, label='number of ratings', format=StrMethodFormatter('{x:,.0f}'))
+    ticks = np.outer(10**np.arange(8), [1, 3]).ravel()
+    bar.set_ticks(ticks[(n.min() <= ticks) & (ticks <= n.max())])
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+
+def _draw_line(ax, x:pd.Series, y:pd.Series) -> pd.Series: # How far above the line each point lies
+    "The line of least squares"
+    line = np.polynomial.Polynomial.fit(x, y, 1)
+    ax.plot(*line.linspace(2), color='0.5', lw=1, zorder=1)
+    return y - line(x)
 
 # %% ../nbs/package/10_interpretation.ipynb #0822aa84
 _metrics = 'cosine', 'euclidean', 'mse'
 
 def _check_vectors(vectors, metric:str) -> Tensor:
-    vectors = torch.as_tensor(vectors)
-    if vectors.ndim != 2: raise ValueError(f"vectors must be (rows, n_factors), not of shape {tuple(vectors.shape)}")
-    if not vectors.is_floating_point(): vectors = vectors.float()
+    vectors = torch.as_tensor(vectors).detach()
+    if vectors.ndim != 2: raise ValueError(f"vectors must be (rows, n_factors), not {tuple(vectors.shape)}")
     if not vectors.isfinite().all(): raise ValueError('vectors hold NaN or infinity')
-    if metric not in _metrics: raise ValueError(f"metric must be {', '.join(map(repr, _metrics))}, not {metric!r}")
-    return vectors.detach()
+    if metric not in _metrics: raise ValueError(f"metric must be {_listed(_metrics)}, not {metric!r}")
+    return vectors if vectors.is_floating_point() else vectors.float()
 
-def _unit(vectors) -> Tensor:
-    "Each row divided by its length; zeros stay zeros, which are alike to nothing"
-    return vectors/vectors.norm(dim=1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
-
-def _closeness(p, q, metric:str) -> Tensor: # of the broadcast shape without the last dimension
-    "Cosine similarity, or (mean) distance, of vectors"
-    if metric == 'cosine': return (_unit(p.reshape(-1, p.shape[-1])).reshape(p.shape)*_unit(q.reshape(-1, q.shape[-1])).reshape(q.shape)).sum(-1).clamp(-1, 1)
+def _closeness(p:Tensor, q:Tensor, metric:str) -> Tensor: # of the broadcast shape without the last dimension
+    "Cosine similarity (zeros are alike to nothing), or (mean) distance, of vectors"
+    if metric == 'cosine': return F.cosine_similarity(p, q, -1, torch.finfo(p.dtype).tiny).clamp(-1, 1)
     return (p - q).pow(2).mean(-1) if metric == 'mse' else (p - q).norm(dim=-1)
 
+# %% ../nbs/package/10_interpretation.ipynb #d2ef950a
 def nearest(
     vectors,             # (rows, n_factors)
     k:int,               # How many neighbours of each
-    metric:str='cosine', # 'cosine': high is near; 'euclidean' distance or 'mse', mean of squared differences: low is near
+    metric:str='cosine', # 'cosine': high is near; 'euclidean' or 'mse' (mean of squares): low is near
     queries=None,        # Indices of the rows whose neighbours are wanted; all if None
     block:int=None       # Rows at a time; by default as many as make 64 MB
 ) -> tuple: # ((queries, k) values, (queries, k) row indices), nearest first, on the device of `vectors`
     "The k nearest rows of each row, itself not counted, in blocks: the whole matrix never exists."
     vectors = _check_vectors(vectors, metric)
-    n = len(vectors)
+    n, n_factors = vectors.shape
     whole_number(k, 'k')
-    if k > n - 1: raise ValueError(f"k must be at most {n - 1} for {n} rows, not {k}")
-    queries = torch.arange(n, device=vectors.device) if queries is None else torch.as_tensor(queries, device=vectors.device).reshape(-1)
-    if len(queries) and (queries.is_floating_point() or queries.dtype == torch.bool): raise TypeError(f"queries are indices of rows, not {queries.dtype}")
-    queries = queries.long()
-    if len(queries) and not 0 <= queries.min() <= queries.max() < n: raise IndexError(f"queries must be from 0 to {n - 1}")
-    points = _unit(vectors) if metric == 'cosine' else (vectors - vectors.mean(dim=0)).double()
-    half = None if metric == 'cosine' else points.pow(2).sum(dim=1)/2          # |p − q|²/2 = |p|²/2 − p·q + |q|²/2
-    more, res = min(n - 1, k + 8), []                                          # that formula rounds (hence double): look at a few more, and measure those exactly
-    for q in queries.split(block or max(1, 2**24//max(n, more*vectors.shape[1]))):
-        near = points[q]@points.T                                              # (block, n)
-        if half is not None: near -= half
-        near[torch.arange(len(q), device=q.device), q] = -torch.inf
-        idx = near.topk(more, dim=1).indices                                   # (block, more)
-        value = _closeness(vectors[q][:, None], vectors[idx], metric)          # (block, more)
-        order = value.argsort(dim=1, descending=metric == 'cosine', stable=True)[:, :k]
-        res.append((value.gather(1, order), idx.gather(1, order)))
-    if not res: return vectors.new_empty(0, k), queries.new_empty(0, k)
-    return tuple(torch.cat(part) for part in zip(*res))
+    if k >= n: raise ValueError(f"k must be at most {n - 1} for {n} rows, not {k}")
+    queries = _check_queries(range(n) if queries is None else queries, vectors)
+    points, penalty = _search_space(vectors, metric)
+    n_candidates = min(n - 1, k + 8)     # the search rounds: look at a few more, and measure those exactly
+    found = []
+    for rows in queries.split(block or max(1, 2**24//max(n, n_candidates*n_factors))):
+        idx = _candidates(rows, points, penalty, n_candidates)                 # (block, n_candidates)
+        found.append(_best(rows, idx, vectors, k, metric))
+    return tuple(torch.cat(part) for part in zip(*found))
+
+def _check_queries(queries, vectors:Tensor) -> Tensor: # (queries,) int64
+    queries, n = torch.as_tensor(queries, device=vectors.device).reshape(-1), len(vectors)
+    if not len(queries): return queries.long()
+    if queries.is_floating_point() or queries.dtype == torch.bool:
+        raise TypeError(f"queries are indices of rows, not {queries.dtype}")
+    if not 0 <= queries.min() <= queries.max() < n: raise IndexError(f"queries must be from 0 to {n - 1}")
+    return queries.long()
+
+def _search_space(vectors:Tensor, metric:str) -> tuple: # (n, n_factors), (n,)
+    "Points and penalties such that the points q near p are those of large p·q − penalty"
+    if metric == 'cosine': return F.normalize(vectors, dim=1, eps=torch.finfo(vectors.dtype).tiny), 0
+    points = (vectors - vectors.mean(dim=0)).double()      # |p − q|²/2 = |p|²/2 − (p·q − |q|²/2) loses digits
+    return points, points.pow(2).sum(dim=1)/2
+
+def _best(rows:Tensor, idx:Tensor, vectors:Tensor, k:int, metric:str) -> tuple:
+    "The k nearest of the candidates `idx` (rows, n_candidates), measured exactly"
+    value = _closeness(vectors[rows][:, None], vectors[idx], metric)           # (rows, n_candidates)
+    order = value.argsort(dim=1, descending=metric == 'cosine', stable=True)[:, :k]
+    return value.gather(1, order), idx.gather(1, order)
+
+def _candidates(rows:Tensor, points:Tensor, penalty, n:int) -> Tensor: # (rows, n) indices
+    near = points[rows]@points.T                                # (rows, all)
+    near -= penalty
+    near[torch.arange(len(rows), device=rows.device), rows] = -torch.inf
+    return near.topk(n, dim=1).indices
 
 # %% ../nbs/package/10_interpretation.ipynb #5db8c437
 @patch
-def neighbours(self:CollabInterpretation,
+def similar(self:CollabInterpretation,
     title,               # A title (or what else the rows are called), or an index
     n:int=10,            # How many
     metric:str='cosine', # 'cosine': high is near; 'euclidean' or 'mse': low is near
     which:str='item',    # 'item', 'user', or what the model's labels are called
     min_ratings:int=0,   # Only those with at least so many ratings
     most_rated:int=None  # Only so many, those with the most ratings
-) -> pd.DataFrame: # name, the metric, mean, n_ratings; nearest first
-    "What is nearest in the space of the factors. Fewer than `n` rows come back where there are no more. Raises `UnknownName`, and `NotInModel` for a model without factors."
+) -> pd.DataFrame: # name, the metric, mean, n_ratings; nearest first; at most `n` rows
+    "What is nearest in the space of the factors. Raises `UnknownName`, and `NotInModel` without factors."
     whole_number(n)
     row, rows = self.index(title, which), most_rated_rows(self.info(which), min_ratings, most_rated)
     vectors = _check_vectors(self.factors(which), metric)
@@ -302,24 +387,27 @@ def neighbours(self:CollabInterpretation,
     rows.insert(1, metric, _numpy(_closeness(vectors[row], vectors, metric))[rows.index])
     return rows.sort_values(metric, ascending=metric != 'cosine', kind='stable').head(n)
 
+# %% ../nbs/package/10_interpretation.ipynb #af3ea1e1
 @patch
 def similarity(self:CollabInterpretation,
     titles=None,         # Titles (or what else the rows are called) or indices; all if None
     metric:str='cosine', # 'cosine', 'euclidean' or 'mse'
     which:str='item',    # 'item', 'user', or what the model's labels are called
 ) -> pd.DataFrame: # (titles, titles)
-    "Everything against everything. More than 20,000 rows at once are refused: `nearest_to_all` gives the best of each row in little memory."
+    "Everything against everything, of at most 20,000 rows; `similar_to_all` gives the best of each of more."
     vocab = self.names(which)
-    idx = range(1, len(vocab)) if titles is None else [self.index(t, which) for t in ([titles] if np.isscalar(titles) else titles)]
-    if len(idx) > 20_000: raise ValueError(f"a table of {len(idx):,} × {len(idx):,} would take {len(idx)**2*4/2**30:.0f} GiB: name fewer, or ask nearest_to_all")
-    vectors = _check_vectors(self.factors(which), metric)[list(idx)]
-    block = max(1, 2**24//max(1, vectors.numel()))
-    table = torch.cat([_closeness(v[:, None], vectors[None], metric) for v in vectors.split(block)]) if len(idx) else vectors.new_empty(0, 0)
+    if titles is None: idx = list(range(1, len(vocab)))
+    else: idx = [self.index(title, which) for title in ([titles] if np.isscalar(titles) else titles)]
+    if len(idx) > 20_000: raise ValueError(f"{len(idx):,} rows are too many: name fewer, or similar_to_all")
+    vectors = _check_vectors(self.factors(which), metric)[idx]
+    blocks = vectors.split(max(1, 2**24//max(1, vectors.numel())))
+    table = torch.cat([_closeness(rows[:, None], vectors, metric) for rows in blocks])
     labels = pd.Index([vocab[k] for k in idx], name=self.columns.get(which, which))
     return pd.DataFrame(_numpy(table), labels, labels)
 
+# %% ../nbs/package/10_interpretation.ipynb #fe0f21ea
 @patch
-def nearest_to_all(self:CollabInterpretation,
+def similar_to_all(self:CollabInterpretation,
     k:int=10,            # How many neighbours of each
     metric:str='cosine', # 'cosine', 'euclidean' or 'mse'
     which:str='item',    # 'item', 'user', or what the model's labels are called
@@ -327,5 +415,6 @@ def nearest_to_all(self:CollabInterpretation,
     "The k nearest of every row, as a long table, in blocks of bounded memory."
     value, idx = nearest(self.factors(which)[1:], k, metric)
     names = np.array(list(self.names(which))[1:], dtype=object)
-    return pd.DataFrame({self.columns.get(which, which): names.repeat(k), 'rank': np.tile(np.arange(1, k + 1), len(names)),
-                         'neighbour': names[idx.cpu().numpy().ravel()], metric: _numpy(value).ravel()})
+    rank = np.tile(np.arange(1, k + 1), len(names))
+    return pd.DataFrame({self.columns.get(which, which): names.repeat(k), 'rank': rank,
+                         'neighbour': names[_numpy(idx).ravel()], metric: _numpy(value).ravel()})

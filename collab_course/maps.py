@@ -6,18 +6,16 @@
 __all__ = ['quadrant', 'FactorMap']
 
 # %% ../nbs/package/11_maps.ipynb #d1caaacd
-import html, json, os, tempfile
-from dataclasses import dataclass
+import json
 
-import fbpca
 import matplotlib.pyplot as plt
 from fastai.collab import *
 from fastai.tabular.all import *
+from pandas.api.types import is_numeric_dtype
 from .errors import *
-from .interface import *
+from .files import write_whole
 from .interpretation import *
 from .pca import *
-from .files import write_whole
 
 # %% ../nbs/package/11_maps.ipynb #b3747541
 _quadrants = np.array(['Third', 'Fourth', 'Second', 'First', 'Center'])
@@ -33,25 +31,19 @@ def quadrant(
 
 # %% ../nbs/package/11_maps.ipynb #69506b9e
 class FactorMap:
-    """Where things lie on their principal components: `frame` has name, pc1, pc2, …, distance and quadrant on the two `components` shown, and whatever else is known.
+    """Where things lie on their principal components.
 
+    `frame` has name, pc1, pc2, …, distance and quadrant on the two `components` shown, and more.
     Made by `from_learner` or `from_factors`; `on` shows another pair of components."""
     def __init__(self,
         frame:pd.DataFrame,  # With columns name, pc1, pc2, …
         ratio,               # (k,) share of the variance of each component
         components=(1, 2)    # The two that are shown, counted from 1
     ):
-        k = len(ratio)
-        if k < 2: raise ValueError(f"a map needs at least 2 components, not {k}")
-        gone = [c for c in ('name', *(f'pc{j}' for j in range(1, k + 1))) if c not in frame]
-        if gone: raise DataError(f"a map of {k} components needs the columns {', '.join(gone)}")
-        components = tuple(components)
-        if len(components) != 2 or any(isinstance(c, bool) or not isinstance(c, (int, np.integer)) or not 1 <= c <= k for c in components) or len(set(components)) < 2:
-            raise ValueError(f"components must be two different numbers from 1 to {k}, not {components}")
-        bad = [c for c in (f'pc{j}' for j in range(1, k + 1)) if not (pd.api.types.is_numeric_dtype(frame[c]) and np.isfinite(frame[c]).all())]
-        if bad: raise DataError(f"the map's coordinates must be finite numbers; {', '.join(bad)} are not")
-        x, y = (frame[f'pc{c}'] for c in components)
-        self.ratio, self.components = np.asarray(ratio, float), components
+        self.ratio, self.components = np.asarray(ratio, float), tuple(components)
+        _check_pair(self.components, len(ratio))
+        _check_frame(frame, len(ratio))
+        x, y = (frame[f'pc{c}'] for c in self.components)
         self.frame = frame.assign(distance=np.hypot(x, y), quadrant=quadrant(x, y))
 
     @classmethod
@@ -60,16 +52,18 @@ class FactorMap:
         names,             # (n,) what the rows are called
         k:int=3,           # How many components are kept
         components=(1, 2), # The two that are shown
-        info:pd.DataFrame=None # (n rows) further columns, such as n_ratings, mean, bias, genres, in the order of the rows
+        info:pd.DataFrame=None # (n rows) further columns, such as n_ratings, mean, bias, genres
     ):
         "Raises `ValueError` and `DataError` for shapes that do not fit."
         names = list(names)
-        if len(names) != len(factors): raise DataError(f"{len(factors)} rows of factors and {len(names)} names do not fit")
-        if info is not None and len(info) != len(names): raise DataError(f"{len(names)} names and {len(info)} rows of info do not fit")
-        if k == 1: raise ValueError('a map needs at least 2 components, not 1')
+        info = pd.DataFrame(index=range(len(names))) if info is None else info.reset_index(drop=True)
+        n = len(names)
+        if len(factors) != n: raise DataError(f"{len(factors)} rows of factors and {n} names do not fit")
+        if len(info) != n: raise DataError(f"{n} names and {len(info)} rows of info do not fit")
         comps = pca(factors, k)
-        frame = pd.DataFrame({'name': names, **{f'pc{j + 1}': c for j, c in enumerate(comps.coordinates.T)}})
-        if info is not None: frame = pd.concat([frame, info.drop(columns=[c for c in frame if c in info]).reset_index(drop=True)], axis=1)
+        frame = pd.DataFrame(comps.coordinates, columns=_coordinates(k))
+        frame.insert(0, 'name', names)
+        frame = pd.concat([frame, info.drop(columns=frame.columns, errors='ignore')], axis=1)
         return cls(frame, comps.explained_variance_ratio, components)
 
     @classmethod
@@ -81,26 +75,55 @@ class FactorMap:
         most_rated:int=None, # Only so many, those with the most ratings; the components are theirs
         table:pd.DataFrame=None # More about them: a column called as in the loaders, others such as genres
     ):
-        "The map of a model's factors, with mean rating, number of ratings and bias where there are such. Raises `NotInModel` for a model without factors."
+        """The map of a model's factors, with mean rating, number of ratings and bias where there are such.
+        Raises `NotInModel` for a model without factors."""
         ci = learn if isinstance(learn, CollabInterpretation) else CollabInterpretation.from_learner(learn)
-        info = ci.info(which)
-        name = info.columns[0]
-        try: info['bias'] = ci.biases(which).float().cpu().numpy()[info.index]
-        except NotInModel: pass
-        if table is not None:
-            if name not in table: raise DataError(f"the table has no column {name!r}; it has {list(table.columns)}")
-            if not info[name].isin(table[name]).any(): raise DataError(f"no {name} of the model is in the table: the model's are such as {info[name].iloc[0]!r}")
-            first = table.drop_duplicates(name).set_index(name)
-            info = info.join(first[[c for c in first if c not in info]], on=name)
+        info = _add_biases(ci.info(which), ci, which)
+        if table is not None: info = _add_columns(info, table)
         info = most_rated_rows(info, most_rated=most_rated)
-        return cls.from_factors(ci.factors(which).cpu()[info.index.to_list()], info[name], k, components, info.drop(columns=name).assign(index=info.index))
+        factors, names = ci.factors(which).cpu()[info.index.to_list()], info.iloc[:, 0]
+        further = info.drop(columns=names.name).assign(index=info.index)
+        return cls.from_factors(factors, names, k, components, further)
 
     def on(self, *components):
         "The same map seen on two other components"
         return type(self)(self.frame, self.ratio, components)
 
     def __len__(self): return len(self.frame)
-    def __repr__(self): return f"FactorMap of {len(self):,} on components {self.components[0]} and {self.components[1]} of {len(self.ratio)}"
+    def __repr__(self):
+        a, b = self.components
+        return f"FactorMap of {len(self):,} on components {a} and {b} of {len(self.ratio)}"
+
+# %% ../nbs/package/11_maps.ipynb #8e045dcf
+def _coordinates(k:int) -> list: return [f'pc{c}' for c in range(1, k + 1)]
+
+def _is_component(c, k:int) -> bool:
+    return isinstance(c, (int, np.integer)) and not isinstance(c, bool) and 1 <= c <= k
+
+def _check_pair(components:tuple, k:int):
+    if k < 2: raise ValueError(f"a map needs at least 2 components, not {k}")
+    if len(components) == len({*components}) == 2 and all(_is_component(c, k) for c in components): return
+    raise ValueError(f"components must be two different numbers from 1 to {k}, not {components}")
+
+def _check_frame(frame:pd.DataFrame, k:int):
+    missing = [c for c in ['name', *_coordinates(k)] if c not in frame]
+    if missing: raise DataError(f"a map of {k} components needs the columns {', '.join(missing)}")
+    bad = [c for c in _coordinates(k) if not (is_numeric_dtype(frame[c]) and np.isfinite(frame[c]).all())]
+    if bad: raise DataError(f"the map's coordinates must be finite numbers; {', '.join(bad)} are not")
+
+# %% ../nbs/package/11_maps.ipynb #6fc01193
+def _add_biases(info:pd.DataFrame, ci:CollabInterpretation, which:str) -> pd.DataFrame:
+    try: return info.assign(bias=ci.biases(which).float().cpu().numpy()[info.index])
+    except NotInModel: return info
+
+def _add_columns(info:pd.DataFrame, table:pd.DataFrame) -> pd.DataFrame:
+    "The columns of `table` that `info` has not, by the name that is the first column of `info`"
+    name = info.columns[0]
+    if name not in table: raise DataError(f"the table has no column {name!r}; it has {list(table.columns)}")
+    if not info[name].isin(table[name]).any():
+        raise DataError(f"no {name} of the model is in the table; one of its own is {info[name].iloc[0]!r}")
+    further = table.drop_duplicates(name).set_index(name)
+    return info.join(further[further.columns.difference(info.columns, sort=False)], on=name)
 
 # %% ../nbs/package/11_maps.ipynb #6eee9b27
 @patch
@@ -109,18 +132,22 @@ def ends(self:FactorMap,
     n:int=10         # How many at each end
 ) -> pd.DataFrame: # columns highest, lowest
     "The names that lie farthest out on a component, at both ends."
-    if isinstance(component, (bool, float)) or component not in range(1, len(self.ratio) + 1): raise ValueError(f"component must be from 1 to {len(self.ratio)}, not {component!r}")
+    if not _is_component(component, len(self.ratio)):
+        raise ValueError(f"component must be from 1 to {len(self.ratio)}, not {component!r}")
     whole_number(n)
     names = self.frame.sort_values(f'pc{component}', kind='stable').name.tolist()
-    return pd.DataFrame({'highest': names[::-1][:n], 'lowest': names[:n]}, index=pd.RangeIndex(1, min(n, len(names)) + 1))
+    rank = range(1, min(n, len(names)) + 1)
+    return pd.DataFrame({'highest': names[::-1][:n], 'lowest': names[:n]}, rank)
 
 # %% ../nbs/package/11_maps.ipynb #a13b8c07
 @patch
 def farthest(self:FactorMap, n:int=5) -> pd.DataFrame:
     "The `n` farthest from the origin in each quadrant"
     whole_number(n)
-    return self.frame[self.frame.quadrant != 'Center'].sort_values('distance', ascending=False, kind='stable').groupby('quadrant').head(n)
+    by_distance = self.frame.sort_values('distance', ascending=False, kind='stable')
+    return by_distance[by_distance.quadrant != 'Center'].groupby('quadrant').head(n)
 
+# %% ../nbs/package/11_maps.ipynb #12fefa21
 @patch
 def near_axes(self:FactorMap,
     tol:float=.01, # How near, as a share of the standard deviation of the coordinate
@@ -128,8 +155,9 @@ def near_axes(self:FactorMap,
     "Those that lie near one of the two axes (or on it), nearest first"
     x, y = (self.frame[f'pc{c}'] for c in self.components)
     off = np.minimum(x.abs()/x.std(), y.abs()/y.std())
-    return self.frame.assign(off=off)[off <= tol].sort_values('off', kind='stable').drop(columns='off')
+    return self.frame.loc[off[off <= tol].sort_values(kind='stable').index]
 
+# %% ../nbs/package/11_maps.ipynb #7962cba0
 @patch
 def ranks(self:FactorMap,
     first:int=1, # The most-rated is 1
@@ -140,92 +168,133 @@ def ranks(self:FactorMap,
     if not 1 <= first <= last: raise ValueError(f"ranks go from 1 up, not from {first} to {last}")
     return self.frame.sort_values('n_ratings', ascending=False, kind='stable').iloc[first - 1:last]
 
+# %% ../nbs/package/11_maps.ipynb #831a18dc
 @patch
 def rows(self:FactorMap,
-    names # Names, or one
+    names # Names, or one; where names are text, an integer is an index of the model's vocabulary
 ) -> pd.DataFrame:
-    "The rows of some names, in that order; where names are text, an integer is an index of the model's vocabulary. Raises `UnknownName` with suggestions."
-    place = {n: k for k, n in reversed(list(enumerate(self.frame.name)))}
-    if 'index' in self.frame and isinstance(self.frame.name.iloc[0], str): place |= {int(n): k for k, n in enumerate(self.frame['index'])}
-    return self.frame.iloc[[place[n] if np.isscalar(n) and n in place and not isinstance(n, bool) else find_name(n, [None, *self.frame.name], 'name') - 1 for n in ([names] if np.isscalar(names) else names)]]
+    "The rows of some names, in that order. Raises `UnknownName` with suggestions."
+    places = {name: k for k, name in reversed([*enumerate(self.frame.name)])}
+    if 'index' in self.frame and isinstance(self.frame.name.iloc[0], str):
+        places |= {int(idx): k for k, idx in enumerate(self.frame['index'])}
+    names = [names] if np.isscalar(names) else names
+    return self.frame.iloc[[_place(name, places, self.frame.name) for name in names]]
+
+def _place(name, places:dict, names:pd.Series) -> int:
+    if np.isscalar(name) and not isinstance(name, bool) and name in places: return places[name]
+    return find_name(name, [None, *names], 'name') - 1
 
 # %% ../nbs/package/11_maps.ipynb #dce108f5
-_okabe_ito = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9']   # told apart by colour-blind readers
+_okabe_ito = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9'   # safe for the colour-blind
 _markers = 'osD^vP'
-
-def _split(v, sep='|') -> list: return [g for g in str(v).split(sep) if g] if pd.notna(v) else []
 
 @patch
 def _genres(self:FactorMap) -> list:
     "The six most frequent genres of the whole map, so that a colour means the same in all of its pictures"
-    return pd.Series([g for v in self.frame.genres for g in _split(v)], dtype=object).value_counts().index[:6].tolist()
+    genres = self.frame.genres.dropna().astype(str).str.split('|').explode()
+    return genres[genres != ''].value_counts().index[:6].tolist()
 
-def _main_genre(genres:pd.Series, frequent:list) -> np.ndarray:
-    "For each row the rarest of its genres among the frequent ones; 'other' if it has none of them"
-    return np.array([max((g for g in _split(v) if g in frequent), key=frequent.index, default='other') for v in genres], dtype=object)
+def _main_genre(genres:pd.Series, frequent:list) -> np.ndarray: # (rows,) of text
+    "The rarest of each row's genres among the frequent ones; 'other' if it has none of them"
+    rarest_first = frequent[::-1]
+    given = [set(str(text).split('|')) for text in genres]
+    return np.array([next((g for g in rarest_first if g in some), 'other') for some in given], dtype=object)
 
 @patch
 def _check_colour(self:FactorMap, colour):
-    columns = [c for c in self.frame if c not in ('name', 'index') and pd.api.types.is_numeric_dtype(self.frame[c])]
-    if colour is None or colour in columns or colour == 'genre' and 'genres' in self.frame: return
-    raise ValueError(f"cannot colour by {colour!r}; there are {', '.join((['genre'] if 'genres' in self.frame else []) + columns)}")
+    known = [c for c in self.frame if c not in ('name', 'index') and is_numeric_dtype(self.frame[c])]
+    if 'genres' in self.frame: known = ['genre', *known]
+    if colour is None or colour in known: return
+    raise ValueError(f"cannot colour by {colour!r}; there are {', '.join(known)}")
 
+# %% ../nbs/package/11_maps.ipynb #d4cd190d
+@patch
+def _scatter(self:FactorMap, ax, rows:pd.DataFrame, colour:str):
+    "Draw the points, with what explains their colours"
+    x, y = (rows[f'pc{c}'].to_numpy() for c in self.components)
+    style = dict(s=14 if len(rows) > 300 else 26, linewidths=0, alpha=.9, zorder=2)
+    if colour is None: ax.scatter(x, y, color=_okabe_ito[0], **style)
+    elif colour == 'genre': _scatter_genres(ax, x, y, rows.genres, self._genres(), style)
+    else: _scatter_numbers(ax, x, y, rows[colour], style)
+
+def _scatter_genres(ax, x, y, genres:pd.Series, frequent:list, style:dict):
+    main = _main_genre(genres, frequent)
+    for name, colour, marker in [*zip(frequent, _okabe_ito, _markers), ('other', '0.6', '.')]:
+        here = main == name
+        if here.any(): ax.scatter(x[here], y[here], color=colour, marker=marker, label=name, **style)
+    n_columns = 7 if ax.get_window_extent().width > 6*ax.figure.dpi else 3
+    ax.legend(loc='lower center', bbox_to_anchor=(.5, 1), ncols=n_columns, frameon=False, columnspacing=1,
+              handletextpad=.2)
+
+def _scatter_numbers(ax, x, y, values:pd.Series, style:dict):
+    cmap = plt.get_cmap('cividis').with_extremes(bad='0.6')                   # grey where it is not known
+    dots = ax.scatter(x, y, c=values.to_numpy(float), cmap=cmap, plotnonfinite=True, **style)
+    ax.figure.colorbar(dots, ax=ax, label=values.name.replace('n_ratings', 'number of ratings'))
+
+# %% ../nbs/package/11_maps.ipynb #cf1bab39
 @patch
 def plot(self:FactorMap,
-    rows=None,              # Rows of `frame`, as `farthest`, `near_axes`, `ranks` or `rows` give them, or names; all if None
-    labels:bool=None,       # Write names; by default if `rows` are given
-    components=None,        # Another pair of components
-    colour:str=None,        # 'genre' (needs a column genres), or a column of numbers such as bias, mean, n_ratings, year
-    size:float=8,           # Of the labels, in points
-    ax=None                 # Draw here
+    rows=None,         # Rows of `frame`, as `farthest`, `near_axes`, `ranks` and `rows` give them, or names
+    labels:bool=None,  # Write names; by default if `rows` are given
+    components=None,   # Another pair of components
+    colour:str=None,   # 'genre' (needs a column genres), or a column of numbers such as bias or year
+    size:float=8,      # Of the labels, in points
+    ax=None            # Draw here
 ): # matplotlib axes
-    "Draw the map. Labels never overlap and never leave the axes; if some find no place, a warning says how many."
-    a, b = self.components if components is None else self.on(*components).components
+    "Draw the map. Labels never overlap or leave the axes; if some find no place, a warning says how many."
+    shown = self if components is None else self.on(*components)
     self._check_colour(colour)
-    if rows is not None and not isinstance(rows, pd.DataFrame): rows = self.rows(rows)
-    rows, labels = self.frame if rows is None else rows, rows is not None if labels is None else labels
+    if labels is None: labels = rows is not None
+    if rows is None: rows = self.frame
+    elif not isinstance(rows, pd.DataFrame): rows = self.rows(rows)
     if len(rows) == 0: raise ValueError('there is no row to draw')
-    x, y = rows[f'pc{a}'].to_numpy(), rows[f'pc{b}'].to_numpy()
-    if ax is None: ax = plt.subplots(figsize=(9.5, min(9, 5 + .06*len(rows)) if labels else 6), layout='constrained')[1]
-    style = dict(s=14 if len(rows) > 300 else 26, linewidths=0, alpha=.9, zorder=2)
-    if colour == 'genre':
-        names = self._genres()
-        main = _main_genre(rows.genres, names)
-        for name, c, marker in [*zip(names, _okabe_ito, _markers), ('other', '0.6', '.')]:
-            if (main == name).any(): ax.scatter(x[main == name], y[main == name], color=c, marker=marker, label=name, **style)
-        ax.legend(loc='lower center', bbox_to_anchor=(.5, 1), ncols=7 if ax.get_window_extent().width > 6*ax.figure.dpi else 3, frameon=False, columnspacing=1, handletextpad=.2)
-    elif colour is None: ax.scatter(x, y, color='#0072B2', **style)
-    else:
-        cmap = plt.get_cmap('cividis').with_extremes(bad='0.6')                                     # grey where it is not known
-        ax.figure.colorbar(ax.scatter(x, y, c=rows[colour].to_numpy(float), cmap=cmap, plotnonfinite=True, **style), ax=ax, label=colour.replace('n_ratings', 'number of ratings'))
-    ax.axhline(0, color='0.8', lw=.8, zorder=0); ax.axvline(0, color='0.8', lw=.8, zorder=0)
-    ax.margins(.12 if labels else .05)
-    ax.set(xlabel=self._axis(a), ylabel=self._axis(b))
-    if labels:
-        order = np.argsort(-np.hypot(x, y), kind='stable')
-        drawn = place_labels(ax, x[order], y[order], [short_title(rows.name.iloc[k]) for k in order], (x, y), size)
-        if len(drawn) < len(rows): warn(f"{len(rows) - len(drawn)} of {len(rows)} labels found no free place: draw fewer rows, or into larger axes")
+    if ax is None:
+        height = min(9, 5 + .06*len(rows)) if labels else 6
+        ax = plt.subplots(figsize=(9.5, height), layout='constrained')[1]
+    shown._scatter(ax, rows, colour)
+    shown._draw_axes(ax, margin=.12 if labels else .05)
+    shown._label(ax, rows if labels else rows[:0], size)
     return ax
 
 @patch
-def _axis(self:FactorMap, k): return f"component {k} ({self.ratio[k - 1]:.0%} of the variance)"
+def _draw_axes(self:FactorMap, ax, margin:float):
+    ax.axhline(0, color='0.8', lw=.8, zorder=0)
+    ax.axvline(0, color='0.8', lw=.8, zorder=0)
+    ax.margins(margin)
+    xlabel, ylabel = self._axis_labels()
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+
+@patch
+def _axis_labels(self:FactorMap) -> list:
+    return [f"component {c} ({self.ratio[c - 1]:.0%} of the variance)" for c in self.components]
+
+@patch
+def _label(self:FactorMap, ax, rows:pd.DataFrame, size:float):
+    "Write names, those farthest out first; the labels of the figure's other axes are placed anew"
+    x, y = (rows[f'pc{c}'] for c in self.components)
+    order = np.argsort(-np.hypot(x, y).to_numpy(), kind='stable')
+    names = [short_title(name) for name in rows.name.iloc[order]]
+    n_left_out = len(rows) - len(place_labels(ax, x.iloc[order], y.iloc[order], names, size))
+    if n_left_out: warn(f"{n_left_out} of {len(rows)} labels found no free place: draw fewer, or larger")
 
 # %% ../nbs/package/11_maps.ipynb #b950d35d
+_format = dict(format='collab_course FactorMap', version=1)
+
 @patch
 def save(self:FactorMap, path):
     "Write the map as JSON; `FactorMap.load` reads it back"
-    table = {c: [None if pd.isna(v) else v for v in self.frame[c].tolist()] for c in self.frame if c not in ('distance', 'quadrant')}
-    text = json.dumps(dict(format='collab_course FactorMap', version=1, components=[int(c) for c in self.components], ratio=self.ratio.tolist(), table=table), ensure_ascii=False, allow_nan=False)
-    write_whole(path, text)
+    frame = self.frame.drop(columns=['distance', 'quadrant'])
+    table = {c: [None if pd.isna(v) else v for v in frame[c].tolist()] for c in frame}
+    components = [int(c) for c in self.components]
+    content = _format | dict(components=components, ratio=self.ratio.tolist(), table=table)
+    write_whole(path, json.dumps(content, ensure_ascii=False, allow_nan=False))
 
 @patch(cls_method=True)
 def load(cls:FactorMap, path):
     "Read what `save` wrote. Raises `DataError` for anything else."
     try:
-        d = json.loads(Path(path).read_text(encoding='utf-8'))
-        if d['format'] != 'collab_course FactorMap' or d['version'] != 1: raise KeyError('format')
-        frame = pd.DataFrame({c: pd.Series(v) for c, v in d['table'].items()})
-        if any(len(v) != len(frame) for v in d['table'].values()) or not np.isfinite(frame[[f'pc{j + 1}' for j in range(len(d['ratio']))]].to_numpy(float)).all(): raise ValueError('table')
-        return cls(frame, d['ratio'], d['components'])
-    except OSError: raise
-    except (ValueError, KeyError, TypeError, AttributeError) as e: raise DataError(f"{Path(path).name} is no map that FactorMap.save wrote ({type(e).__name__}: {e})") from None
+        content = json.loads(Path(path).read_text(encoding='utf-8'))
+        if not _format.items() <= content.items(): raise ValueError('another format')
+        return cls(pd.DataFrame(content['table']), content['ratio'], content['components'])
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise DataError(f"{Path(path).name} is no map that FactorMap.save wrote: {e}") from None

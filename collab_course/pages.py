@@ -7,117 +7,79 @@ __all__ = []
 
 # %% ../nbs/package/16_pages.ipynb #868a6ccf
 import html, json
+from importlib.resources import files
 
-import matplotlib, matplotlib.pyplot as plt
+import matplotlib.pyplot as plt
 from fastai.collab import *
 from fastai.tabular.all import *
-from .files import *
+from matplotlib.colors import Normalize, to_hex
+from .files import write_whole
 from .maps import *
 from .maps import _main_genre, _okabe_ito
 
-# %% ../nbs/package/16_pages.ipynb #c1e3f379
-_page = '''<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>@TITLE@</title>
-<style>
-body { font: 14px/1.4 system-ui, sans-serif; margin: 0; color: #222; background: #fff }
-header { padding: 8px 12px; display: flex; gap: 12px; align-items: baseline; flex-wrap: wrap }
-#legend > span { margin-right: .8em; white-space: nowrap }
-input { font: inherit; width: 16em; padding: 3px 6px }
-body { display: flex; flex-direction: column; height: 100vh }
-#map { display: block; width: 100%; flex: 1; min-height: 250px; cursor: crosshair }
-#tip { position: fixed; display: none; pointer-events: none; max-width: 22em; background: #fff; border: 1px solid #888; border-radius: 4px; padding: 4px 8px; white-space: pre-line }
-</style></head><body>
-<header><label>Find <input id="search" type="search" placeholder="part of a title" autocomplete="off"></label> <span id="count" role="status"></span>
-<span id="legend"></span> <span>Hover to read, wheel to zoom, drag to move, double click to go back.</span></header>
-<canvas id="map" role="img" aria-label="@TITLE@"></canvas><div id="tip" role="tooltip"></div>
-<script>
-const data = @DATA@;
-const shapes = ['●', '■', '◆', '▲', '▼', '✚', '·'];
-for (const [name, colour, shape] of data.legend) { const s = document.createElement('span'); s.style.color = colour; s.textContent = shapes[shape]; const t = document.createElement('span'); t.append(s, ' ' + name); document.getElementById('legend').append(t); }
-const rows = data.rows, canvas = document.getElementById('map'), tip = document.getElementById('tip'), ink = canvas.getContext('2d');
-const search = document.getElementById('search'), count = document.getElementById('count');
-const range = k => { let lo = Infinity, hi = -Infinity; for (const r of rows) { lo = Math.min(lo, r[k]); hi = Math.max(hi, r[k]); } return [lo, hi]; };
-const xs = range('x'), ys = range('y');
-let view, found = new Set(), drag = null;
-const home = () => { const pad = 40, w = canvas.clientWidth, h = canvas.clientHeight, sx = (w - 2*pad)/(xs[1] - xs[0] || 1), sy = (h - 2*pad)/(ys[1] - ys[0] || 1);
-  view = {sx, sy, ox: pad - xs[0]*sx, oy: pad + ys[1]*sy}; };
-const at = r => [view.ox + r.x*view.sx, view.oy - r.y*view.sy];
-function draw() {
-  const dpr = window.devicePixelRatio || 1, w = canvas.clientWidth, h = canvas.clientHeight;
-  canvas.width = w*dpr; canvas.height = h*dpr; ink.scale(dpr, dpr);
-  ink.strokeStyle = '#ccc'; ink.beginPath(); ink.moveTo(view.ox, 0); ink.lineTo(view.ox, h); ink.moveTo(0, view.oy); ink.lineTo(w, view.oy); ink.stroke();
-  ink.fillStyle = '#555'; ink.font = '12px system-ui, sans-serif'; ink.fillText(data.xlabel, 8, h - 8);
-  ink.save(); ink.translate(14, h - 24); ink.rotate(-Math.PI/2); ink.fillText(data.ylabel, 0, 0); ink.restore();
-  rows.forEach((r, k) => { if (!found.has(k)) dot(r, found.size ? .15 : .8, 3.5); });
-  for (const k of found) { dot(rows[k], 1, 6); if (found.size <= 30) { const p = at(rows[k]); ink.fillStyle = '#222'; ink.fillText(rows[k].name, p[0] + 8, p[1] + 4); } }
-  ink.globalAlpha = 1;
-}
-const corners = {1: [[-1, -1], [1, -1], [1, 1], [-1, 1]], 2: [[0, -1.3], [1.3, 0], [0, 1.3], [-1.3, 0]], 3: [[0, -1.2], [1.1, .9], [-1.1, .9]], 4: [[0, 1.2], [1.1, -.9], [-1.1, -.9]],
-  5: [[-.4, -1.2], [.4, -1.2], [.4, -.4], [1.2, -.4], [1.2, .4], [.4, .4], [.4, 1.2], [-.4, 1.2], [-.4, .4], [-1.2, .4], [-1.2, -.4], [-.4, -.4]]};
-function dot(r, alpha, size) {
-  const [x, y] = at(r); ink.globalAlpha = alpha; ink.fillStyle = r.colour; ink.beginPath();
-  if (corners[r.shape]) for (const [a, b] of corners[r.shape]) ink.lineTo(x + a*size, y + b*size); else ink.arc(x, y, r.shape === 6 ? size*.6 : size, 0, 7);
-  ink.fill();
-}
-function nearest(x, y) { let best = null, d = 144; for (const r of rows) { const p = at(r), e = (p[0] - x)**2 + (p[1] - y)**2; if (e < d) { d = e; best = r; } } return best; }
-function show(r, x, y) {
-  if (!r) { tip.style.display = 'none'; return; }
-  tip.textContent = [r.name, ...r.lines].join('\\n'); tip.style.display = 'block';
-  tip.style.left = Math.max(0, Math.min(x + 14, innerWidth - tip.offsetWidth - 8)) + 'px'; tip.style.top = Math.max(0, Math.min(y + 14, innerHeight - tip.offsetHeight - 8)) + 'px';
-}
-canvas.addEventListener('mousemove', e => {
-  const box = canvas.getBoundingClientRect();
-  if (drag) { view.ox += e.clientX - drag[0]; view.oy += e.clientY - drag[1]; drag = [e.clientX, e.clientY]; draw(); }
-  show(nearest(e.clientX - box.left, e.clientY - box.top), e.clientX, e.clientY);
-});
-canvas.addEventListener('mouseleave', () => show(null));
-canvas.addEventListener('mousedown', e => { drag = [e.clientX, e.clientY]; });
-addEventListener('mouseup', () => { drag = null; });
-canvas.addEventListener('dblclick', () => { home(); draw(); });
-canvas.addEventListener('wheel', e => { e.preventDefault(); const box = canvas.getBoundingClientRect(), x = e.clientX - box.left, y = e.clientY - box.top, f = Math.exp(-e.deltaY/400);
-  view.ox = x + (view.ox - x)*f; view.oy = y + (view.oy - y)*f; view.sx *= f; view.sy *= f; draw(); }, {passive: false});
-search.addEventListener('input', () => { const text = search.value.trim().toLowerCase(); found = new Set();
-  if (text) rows.forEach((r, k) => { if (r.name.toLowerCase().includes(text)) found.add(k); });
-  count.textContent = text ? found.size + ' of ' + rows.length : ''; draw(); });
-addEventListener('resize', () => { home(); draw(); });
-home(); draw();
-</script></body></html>
-'''
+# %% ../nbs/package/16_pages.ipynb #29df8ecf
+_grey = '#999999'
 
+def _paint(m:FactorMap, colour:str) -> tuple: # (colour, shape) of rows; (name, colour, shape) of the legend
+    "Colours, and shapes as numbers that the page's script knows"
+    if colour is None: return [(_okabe_ito[0], 0)]*len(m), []
+    return _paint_genres(m) if colour == 'genre' else _paint_numbers(m.frame[colour])
+
+def _paint_genres(m:FactorMap) -> tuple:
+    frequent = m._genres()
+    legend = [*zip(frequent, _okabe_ito, range(6)), ('other', _grey, 6)]
+    style = {name: (colour, shape) for name, colour, shape in legend}
+    return [style[genre] for genre in _main_genre(m.frame.genres, frequent)], legend
+
+def _paint_numbers(values:pd.Series) -> tuple:
+    values, name = values.to_numpy(float), values.name
+    low, high = np.nanmin(values), np.nanmax(values)
+    cmap, norm = plt.get_cmap('cividis').with_extremes(bad=_grey), Normalize(low, high)
+    legend = [(f'{name} {v:.4g}', to_hex(cmap(norm(v))), 0) for v in (low, (low + high)/2, high)]
+    return [(to_hex(c), 0) for c in cmap(norm(values))], legend
+
+# %% ../nbs/package/16_pages.ipynb #9e7605c9
+_lines = dict(mean='mean rating {:.2f}', n_ratings='{:,.0f} ratings', bias='bias {:+.2f}', year='{:.0f}',
+              genres='{}')
+
+def _describe(row:dict) -> list: # of text
+    "What is known of a row, a line each"
+    return [line.format(row[c]).replace('|', ', ') for c, line in _lines.items() if pd.notna(row.get(c))]
+
+def _points(m:FactorMap, styles:list) -> list:
+    "What the script needs to know of each row"
+    x, y = (f'pc{c}' for c in m.components)
+    return [dict(name=str(row['name']), x=round(row[x], 6), y=round(row[y], 6), colour=colour, shape=shape,
+                 lines=_describe(row)) for row, (colour, shape) in zip(m.frame.to_dict('records'), styles)]
+
+# %% ../nbs/package/16_pages.ipynb #c1e3f379
 @patch
 def to_html(self:FactorMap,
     path=None,       # Write the page there; return it if None
     colour:str=None, # 'genre', or a column of numbers such as bias, mean, n_ratings, year
 ): # The page as text, or the path
-    "The map as one self-contained HTML page: hovering shows name, mean rating and what else is known; a box finds names."
-    f = self.frame
-    a, b = self.components
-    self._check_colour(colour)
-    shape, legend = [0]*len(f), []
-    if colour == 'genre':
-        names = [*self._genres(), 'other']
-        shape = [names.index(g) if g != 'other' else 6 for g in _main_genre(f.genres, names[:-1])]
-        paint = [(*_okabe_ito, '#999999')[k] for k in shape]
-        legend = [(n, (*_okabe_ito, '#999999')[k], k) for n in names for k in [names.index(n) if n != 'other' else 6]]
-    elif colour is None: paint = [_okabe_ito[0]]*len(f)
-    else:
-        v, cividis = f[colour].to_numpy(float), plt.get_cmap('cividis')
-        low, high = np.nanmin(v), np.nanmax(v)
-        paint = ['#999999' if np.isnan(x) else matplotlib.colors.to_hex(cividis((x - low)/((high - low) or 1))) for x in v]
-        legend = [(f'{colour} {x:.4g}', matplotlib.colors.to_hex(cividis(c)), 0) for x, c in ((low, 0.), ((low + high)/2, .5), (high, 1.))]
-    say = [('mean', 'mean rating {:.2f}'), ('n_ratings', '{:,.0f} ratings'), ('bias', 'bias {:+.2f}'), ('year', '{:.0f}'), ('genres', '{}')]
-    say = [(c, text) for c, text in say if c in f]
-    lines = [[text.format(v.replace('|', ', ') if isinstance(v, str) else v) for (_, text), v in zip(say, vs) if pd.notna(v)] for vs in zip(*(f[c] for c, _ in say))] if say else [[]]*len(f)
-    rows = [dict(name=str(n), x=round(float(x), 6), y=round(float(y), 6), colour=c, shape=k, lines=l) for n, x, y, c, k, l in zip(f.name, f[f'pc{a}'], f[f'pc{b}'], paint, shape, lines)]
-    data = json.dumps(dict(rows=rows, legend=legend, xlabel=self._axis(a) + ' →', ylabel=self._axis(b) + ' →'), ensure_ascii=False, allow_nan=False)
-    data = data.replace('<', '\\u003c').replace('\u2028', '\\u2028').replace('\u2029', '\\u2029')     # a title must not end the script
-    page = _page.replace('@TITLE@', html.escape(f"Map of {len(f):,}: components {a} and {b}")).replace('@DATA@', data)
-    if path is None: return page
-    write_whole(path, page)
-    return Path(path)
+    """The map as one self-contained HTML page.
 
+    Hovering shows name, mean rating and what else is known; a box finds names."""
+    self._check_colour(colour)
+    styles, legend = _paint(self, colour)
+    xlabel, ylabel = (f'{label} →' for label in self._axis_labels())
+    title = "Map of {:,}: components {} and {}".format(len(self), *self.components)
+    page = _fill_page(title, dict(rows=_points(self, styles), legend=legend, xlabel=xlabel, ylabel=ylabel))
+    return page if path is None else write_whole(path, page)
+
+def _fill_page(title:str, data:dict) -> str:
+    "`static/map.html` with its title and data"
+    page = files('collab_course').joinpath('static/map.html').read_text(encoding='utf-8')
+    script = json.dumps(data, ensure_ascii=False, allow_nan=False)
+    for c in '<\u2028\u2029': script = script.replace(c, f'\\u{ord(c):04x}')    # no name may end the script
+    return page.replace('@TITLE@', html.escape(title)).replace('@DATA@', script)
+
+# %% ../nbs/package/16_pages.ipynb #b40d591b
 @patch
 def show(self:FactorMap, height:int=480, **kwargs):
     "The page of `to_html` inside a notebook"
     from IPython.display import HTML
-    return HTML(f'<div><iframe srcdoc="{html.escape(self.to_html(**kwargs))}" style="width: 100%; height: {int(height)}px; border: 0" title="{self!r}"></iframe></div>')
+    page = html.escape(self.to_html(**kwargs))
+    style = f'width: 100%; height: {int(height)}px; border: 0'
+    return HTML(f'<div><iframe srcdoc="{page}" style="{style}" title="{self!r}"></iframe></div>')

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import fbpca
 import numpy as np
+from scipy.linalg import svd
 from torch import Tensor
 
 # %% ../nbs/05_maps.ipynb #8a3fd978
@@ -24,43 +25,70 @@ class Components:
 
     def transform(self, X) -> np.ndarray: # (rows, k)
         "Coordinates of other rows on the same map"
-        return (_matrix(X, len(self.mean)) - self.mean)@self.directions.T
+        X, n_columns = _matrix(X), len(self.mean)
+        if X.shape[1] != n_columns: raise ValueError(f"{n_columns} columns are needed, not {X.shape[1]}")
+        return (X - self.mean)@self.directions.T
 
-def _matrix(X, n_cols=None) -> np.ndarray: # (rows, columns) float64
+def _matrix(X) -> np.ndarray: # (rows, columns) float64
     if isinstance(X, Tensor): X = (X.double() if X.is_floating_point() else X).detach().cpu().numpy()
     X = np.asarray(X)
-    if X.ndim != 2 or not np.issubdtype(X.dtype, np.number) or np.iscomplexobj(X): raise ValueError(f"a matrix of real numbers (rows, columns) is needed, not {X.dtype} of shape {X.shape}")
-    X = X.astype(np.float64)
-    if not np.isfinite(X).all(): raise ValueError(f"the matrix holds {int((~np.isfinite(X)).sum())} NaN or infinite numbers")
-    if n_cols is not None and X.shape[1] != n_cols: raise ValueError(f"{n_cols} columns are needed, not {X.shape[1]}")
-    return X
+    if X.ndim != 2 or X.dtype.kind not in 'iuf':
+        raise ValueError(f"a matrix of real numbers (rows, columns) is needed, not {X.dtype} {X.shape}")
+    n_bad = int((~np.isfinite(X)).sum())
+    if n_bad: raise ValueError(f"the matrix holds {n_bad} NaN or infinite numbers")
+    return X.astype(np.float64)
 
+# %% ../nbs/05_maps.ipynb #ba8cef75
+def _svd(A:np.ndarray, k:int, tol:float) -> tuple: # U (rows, k), s (k,), Vt (k, columns)
+    "The `k` largest singular values: by two attempts of fbpca if `A` is large both ways, else exactly"
+    if min(A.shape) > 2000:
+        quick = _random_svd(A, k, n_vectors=2*k + 20, n_iter=8)
+        if _residual(A, *quick) <= tol: return quick
+        thorough = _random_svd(A, k, n_vectors=8*k + 80, n_iter=16)
+        if _residual(A, *thorough) <= tol: return thorough
+    U, s, Vt = svd(A, full_matrices=False)
+    return U[:, :k], s[:k], Vt[:k]
+
+def _random_svd(A:np.ndarray, k:int, n_vectors:int, n_iter:int) -> tuple:
+    "fbpca draws from NumPy's global generator: always the same, and the generator is left as it was"
+    state = np.random.get_state()
+    np.random.seed(0)
+    try: return fbpca.pca(A, k, raw=True, n_iter=n_iter, l=min(n_vectors, *A.shape))
+    finally: np.random.set_state(state)
+
+def _residual(A:np.ndarray, U, s, Vt) -> float:
+    "How far Av is from su, or Aᵀu from sv, relative to the largest singular value"
+    left, right = A@Vt.T - U*s, A.T@U - Vt.T*s
+    return max(np.linalg.norm(left, axis=0).max(), np.linalg.norm(right, axis=0).max())/s[0]
+
+# %% ../nbs/05_maps.ipynb #b0190baf
 def pca(
     X,       # (rows, columns) array or tensor, such as factors without row 0
     k:int=2, # How many components
     tol:float=1e-5 # How far Av may be from su and Aᵀu from sv, relative to the largest singular value
 ) -> Components:
-    """The first `k` principal components, by fbpca: centred, the same at every run, the largest number of each direction positive.
+    """The first `k` principal components: centred, the same at every run, signs as scikit-learn's.
 
-    Exact where rows or columns are at most 2,000; else by random projection if that checks (Av = su and Aᵀu = sv), and exact if it does not. NumPy's generator is left as it was.
-    Raises `ValueError` for what is no matrix of finite numbers, fewer than two rows, rows that are all the same, and a `k` above the smaller side.
+    Exact where rows or columns are at most 2,000; else by fbpca if that checks (Av = su and Aᵀu = sv), and
+    exact if it does not. Raises `ValueError` for what is no matrix of finite numbers, fewer than two rows,
+    rows that are all the same, and a `k` above the smaller side.
     Source: Halko, Martinsson and Tropp 2011, *Finding structure with randomness*."""
     X = _matrix(X)
     if len(X) < 2: raise ValueError(f"at least 2 rows are needed, not {len(X)}")
-    most = min(X.shape)
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= most: raise ValueError(f"k must be a whole number from 1 to {most} for a matrix of shape {X.shape}, not {k!r}")
+    _check_k(k, min(X.shape))
     mean = X.mean(axis=0)
     A = X - mean
     total = (A**2).sum()
-    if total <= 1e-24*(X**2).sum(): raise ValueError('all rows are the same: there is no direction in which they differ')
-    state = np.random.get_state()
-    try:
-        for width, n_iter in [(2*k + 20, 8), (8*k + 80, 16), (most, 0)][0 if most > 2000 else 2:]:   # the last is exact
-            np.random.seed(0)
-            U, s, Vt = fbpca.pca(A, k, raw=True, n_iter=n_iter, l=min(width, most))
-            off = max(np.linalg.norm(A@Vt.T - U*s, axis=0).max(), np.linalg.norm(A.T@U - Vt.T*s, axis=0).max())
-            if off <= tol*s[0]: break
-    finally: np.random.set_state(state)
-    sign = np.where(Vt[np.arange(k), np.abs(Vt).argmax(axis=1)] < 0, -1., 1.)
-    variance = s**2/(len(X) - 1)
-    return Components(U*s*sign, Vt*sign[:, None], variance, s**2/total, mean)
+    if total <= 1e-24*(X**2).sum(): raise ValueError('all rows are the same: they differ in no direction')
+    U, s, Vt = _svd(A, k, tol)
+    sign = _signs(Vt)
+    return Components(U*s*sign, Vt*sign[:, None], s**2/(len(X) - 1), s**2/total, mean)
+
+def _check_k(k, most:int):
+    if isinstance(k, (int, np.integer)) and not isinstance(k, bool) and 1 <= k <= most: return
+    raise ValueError(f"k must be a whole number from 1 to {most}, not {k!r}")
+
+def _signs(Vt:np.ndarray) -> np.ndarray: # (k,) of 1 and −1
+    "What makes the largest number of each direction positive"
+    largest = Vt[np.arange(len(Vt)), np.abs(Vt).argmax(axis=1)]
+    return np.where(largest < 0, -1., 1.)

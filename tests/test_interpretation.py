@@ -38,29 +38,29 @@ def test_answers_by_hand(small):
     a = ci.info().set_index('title').loc['a']
     assert a['mean'] == 4 and a.n_ratings == 2                         # training and validation rows
     assert ci.info().set_index('title').loc['b'].n_ratings == 2
-    assert ci.neighbours('a', 2).title.tolist() == ['b', 'c'] and ci.neighbours('a', 1).cosine.item() == pytest.approx(1)
-    assert ci.neighbours('a', 2, 'mse').title.tolist() == ['c', 'b'] and ci.neighbours('a', 2, 'mse').mse.tolist() == pytest.approx([.125, .5])
-    assert ci.neighbours('a', 4, 'euclidean').euclidean.iloc[-1] == pytest.approx(10**.5)
-    assert ci.neighbours('a').title.tolist()[-1] == 'd' and len(ci.neighbours('a', 100)) == 4
-    assert ci.neighbours(1, 2).equals(ci.neighbours('a', 2))            # an index, where names are text
-    assert set(ci.neighbours('d', min_ratings=2).title) == {'a', 'b'}
-    assert set(ci.neighbours('d', most_rated=2).title) == {'a', 'b'} and len(ci.top_bias(min_ratings=2)) == 2
+    assert ci.similar('a', 2).title.tolist() == ['b', 'c'] and ci.similar('a', 1).cosine.item() == pytest.approx(1)
+    assert ci.similar('a', 2, 'mse').title.tolist() == ['c', 'b'] and ci.similar('a', 2, 'mse').mse.tolist() == pytest.approx([.125, .5])
+    assert ci.similar('a', 4, 'euclidean').euclidean.iloc[-1] == pytest.approx(10**.5)
+    assert ci.similar('a').title.tolist()[-1] == 'd' and len(ci.similar('a', 100)) == 4
+    assert ci.similar(1, 2).equals(ci.similar('a', 2))            # an index, where names are text
+    assert set(ci.similar('d', min_ratings=2).title) == {'a', 'b'}
+    assert set(ci.similar('d', most_rated=2).title) == {'a', 'b'} and len(ci.top_bias(min_ratings=2)) == 2
     table = ci.similarity()
     assert table.index.tolist() == list('abcde') and np.allclose(table, table.T) and np.allclose(np.diag(table), 1)
     assert table.loc['a', 'd'] == pytest.approx(-1) and table.loc['a', 'e'] == pytest.approx(0)
     assert ci.similarity(['e', 'a'], 'mse').to_numpy() == pytest.approx(np.array([[0, 5], [5, 0]]))
-    assert ci.nearest_to_all(1).neighbour.tolist()[:2] == ['b', 'a']
+    assert ci.similar_to_all(1).neighbour.tolist()[:2] == ['b', 'a']
 
 
 def test_row_0_is_in_no_answer(small):
     ci = CollabInterpretation.from_learner(small)                       # row 0 has the highest bias and lies nearest to e
     for which in ('item', 'user'):
-        for frame in (ci.top_bias(99, which=which), ci.neighbours(2 if which == 'user' else 'a', 99, which=which), ci.similarity(which=which).reset_index(),
-                      ci.nearest_to_all(1, which=which)):
+        for frame in (ci.top_bias(99, which=which), ci.similar(2 if which == 'user' else 'a', 99, which=which), ci.similarity(which=which).reset_index(),
+                      ci.similar_to_all(1, which=which)):
             assert not frame.astype(str).isin(['#na#']).any(axis=None)
     assert len(ci.similarity()) == 5
-    with pytest.raises(UnknownName): ci.neighbours('#na#')
-    with pytest.raises(UnknownName): ci.neighbours(0)
+    with pytest.raises(UnknownName): ci.similar('#na#')
+    with pytest.raises(UnknownName): ci.similar(0)
 
 
 def test_names(small):
@@ -95,17 +95,17 @@ def test_bad_questions(small):
     ci = CollabInterpretation.from_learner(small)
     for n in (0, -1, 1.5, True, None):
         with pytest.raises(ValueError, match='n must be a whole number'): ci.top_bias(n)
-    with pytest.raises(ValueError, match="metric must be 'cosine'"): ci.neighbours('a', metric='l1')
+    with pytest.raises(ValueError, match="metric must be 'cosine'"): ci.similar('a', metric='l1')
     for most in (0, 1.5, True):
         with pytest.raises(ValueError, match='most_rated must be a whole number'): ci.top_bias(most_rated=most)
     assert ci.similarity('a').shape == ci.similarity(1).shape == ci.similarity(titles=['a']).shape == (1, 1)
     with pytest.raises(ValueError, match='at least 3 are needed'): ci.plot_bias(min_ratings=2)
     plain = Learner(small.dls, DotProduct(small.dls.n_users, small.dls.n_items, 2))
     with pytest.raises(NotInModel, match='DotProduct has no biases'): CollabInterpretation.from_learner(plain).top_bias()
-    with pytest.raises(NotInModel, match='no factors'): CollabInterpretation.from_learner(Learner(small.dls, BiasOnly(5, 6))).neighbours('a')
+    with pytest.raises(NotInModel, match='no factors'): CollabInterpretation.from_learner(Learner(small.dls, BiasOnly(5, 6))).similar('a')
     with pytest.raises(DataError, match='do not belong together'): CollabInterpretation.from_learner(Learner(small.dls, DotProductBias(5, 9, 2)))
     with torch.no_grad(): small.model.item_factors.weight[2, 1] = float('nan')
-    with pytest.raises(DataError, match='diverged'): ci.neighbours('a')
+    with pytest.raises(DataError, match='diverged'): ci.similar('a')
     assert len(ci.top_bias()) == 5                                      # the biases are fine
 
 
@@ -126,13 +126,13 @@ def test_every_model_answers_and_stays_as_it_was():
         before, modes, rng = {k: v.clone() for k, v in model.state_dict().items()}, [m.training for m in model.modules()], torch.get_rng_state()
         ci = CollabInterpretation.from_learner(learn)
         for which in ('item', 'user'):
-            assert len(ci.neighbours(3, 5, which=which)) == 5 and ci.similarity([1, 2], 'mse', which).shape == (2, 2)
-            assert len(ci.nearest_to_all(3, which=which)) == 60
+            assert len(ci.similar(3, 5, which=which)) == 5 and ci.similarity([1, 2], 'mse', which).shape == (2, 2)
+            assert len(ci.similar_to_all(3, which=which)) == 60
             try: assert ci.top_bias(3, which=which).bias.is_monotonic_decreasing
             except NotInModel: pass
         assert all(torch.equal(v, before[k]) and v.device == before[k].device for k, v in model.state_dict().items()), type(model)
         assert [m.training for m in model.modules()] == modes and torch.equal(torch.get_rng_state(), rng)
-    with pytest.raises(NotInModel, match='Ensemble has no factors'): CollabInterpretation.from_learner(Learner(dls, Ensemble([DotProduct(21, 21, 2)]))).neighbours(1)
+    with pytest.raises(NotInModel, match='Ensemble has no factors'): CollabInterpretation.from_learner(Learner(dls, Ensemble([DotProduct(21, 21, 2)]))).similar(1)
 
 
 def test_labels_are_asked_by_their_name(ml, dls):
@@ -140,8 +140,8 @@ def test_labels_are_asked_by_their_name(ml, dls):
     model = DotProductLabels(dls.n_users, dls.n_items, 8, labels=side_labels(dls, ml))
     ci = CollabInterpretation.from_learner(Learner(dls, model))
     assert ci.top_bias(3, which='genre').columns.tolist() == ['genre', 'bias'] and len(ci.top_bias(99, which='occupation')) == 21
-    assert len(ci.neighbours('Horror', 99, which='genre')) == 18
-    with pytest.raises(UnknownName, match="did you mean 'Horror'"): ci.neighbours('Horor', which='genre')
+    assert len(ci.similar('Horror', 99, which='genre')) == 18
+    with pytest.raises(UnknownName, match="did you mean 'Horror'"): ci.similar('Horor', which='genre')
     with pytest.raises(ValueError, match="'genre'"): ci.names('genres')
     with pytest.raises(DataError, match='nothing is known'): ci.top_bias(which='genre', min_ratings=3)
 
@@ -187,8 +187,8 @@ def test_nearest_of_zeros_and_bad_input():
 
 def test_a_whole_table_of_too_many_is_refused():
     ci = CollabInterpretation(DotProduct(2, 20_002, 1), {'user': ['#na#', 1], 'item': ['#na#', *range(20_001)]}, {'user': 'user', 'item': 'item'})
-    with pytest.raises(ValueError, match='nearest_to_all'): ci.similarity()
-    assert len(ci.nearest_to_all(1)) == 20_001
+    with pytest.raises(ValueError, match='similar_to_all'): ci.similarity()
+    assert len(ci.similar_to_all(1)) == 20_001
 
 
 def boxes_of(ax, texts=None):
@@ -246,7 +246,7 @@ def test_on_the_gpu():
     ci = CollabInterpretation.from_learner(Learner(dls, model))
     want = CollabInterpretation.from_learner(Learner(checkerboard(device='cpu'), DotProductBias(21, 21, 4)))
     want.model.load_state_dict(model.state_dict())
-    assert ci.neighbours(3, 5).cosine.to_numpy() == pytest.approx(want.neighbours(3, 5).cosine.to_numpy(), abs=1e-5)
+    assert ci.similar(3, 5).cosine.to_numpy() == pytest.approx(want.similar(3, 5).cosine.to_numpy(), abs=1e-5)
     assert ci.top_bias(5).bias.to_numpy() == pytest.approx(want.top_bias(5).bias.to_numpy())
     assert ci.plot_bias() is not None
     from collab_course.maps import FactorMap

@@ -16,7 +16,7 @@ def load(train, valid, seed):
 
 def fit(data, seed, **changes):
     recipe = replace(ordinal_recipe, **changes)
-    learn = class_learner(data, OrdinalDotProduct, seed, recipe)
+    learn = class_learner(data, OrdinalDotProduct, seed=seed, recipe=recipe)
     with learn.no_bar(), learn.no_logging():
         recipe.fit(learn)
     return learn.model

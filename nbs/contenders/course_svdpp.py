@@ -5,7 +5,7 @@ import pandas as pd
 
 from collab_course.interface import score
 from collab_course.loaders import RatingsDataLoaders
-from collab_course.svdpp import sixth_learner, sixth_recipe
+from collab_course.svdpp import svdpp_learner, svdpp_recipe
 
 
 def load(train, valid, seed):
@@ -15,8 +15,8 @@ def load(train, valid, seed):
 
 
 def fit(data, seed, **changes):
-    recipe = replace(sixth_recipe, **changes)
-    learn = sixth_learner(data, seed=seed, recipe=recipe)
+    recipe = replace(svdpp_recipe, **changes)
+    learn = svdpp_learner(data, seed=seed, recipe=recipe)
     with learn.no_bar(), learn.no_logging():
         recipe.fit(learn)
     return learn.model

@@ -5,7 +5,7 @@ from collab_course.interface import score
 from collab_course.labels import side_labels
 from collab_course.loaders import RatingsDataLoaders
 from collab_course.movielens import MovieLens
-from collab_course.svdpp import ensemble, sixth_learner, sixth_recipe
+from collab_course.svdpp import ensemble, svdpp_learner, svdpp_recipe
 
 
 def load(train, valid, seed):
@@ -18,9 +18,9 @@ def fit(data, train, items, users=None):
     ml = MovieLens('ml-100k', train, items, users)
 
     def member(seed):
-        learn = sixth_learner(data, side_labels(data, ml), seed)
+        learn = svdpp_learner(data, side_labels(data, ml), seed=seed)
         with learn.no_bar(), learn.no_logging():
-            return sixth_recipe.fit(learn)
+            return svdpp_recipe.fit(learn)
     return ensemble(member)
 
 

@@ -5,7 +5,7 @@ from collab_course.interface import score
 from collab_course.labels import side_labels
 from collab_course.loaders import RatingsDataLoaders
 from collab_course.movielens import MovieLens
-from collab_course.svdpp import sixth_learner, sixth_recipe
+from collab_course.svdpp import svdpp_learner, svdpp_recipe
 
 
 def load(train, valid, seed):
@@ -17,9 +17,9 @@ def load(train, valid, seed):
 def fit(data, seed, train, items, users=None):
     ml = MovieLens('ml-100k', train, items, users)
     labels = side_labels(data, ml)
-    learn = sixth_learner(data, labels, seed)
+    learn = svdpp_learner(data, labels, seed=seed)
     with learn.no_bar(), learn.no_logging():
-        sixth_recipe.fit(learn)
+        svdpp_recipe.fit(learn)
     return learn.model
 
 

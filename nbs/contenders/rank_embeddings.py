@@ -11,7 +11,7 @@ def load(train, seed):
 
 
 def fit(data, seed):
-    learn = ranking_learner(data, seed)
+    learn = ranking_learner(data, seed=seed)
     with learn.no_bar(), learn.no_logging():
         ranking_recipe.fit(learn)
     return learn.model

@@ -3,7 +3,7 @@ import torch
 
 from collab_course.evaluation import rank_scores
 from collab_course.loaders import RatingsDataLoaders
-from collab_course.svdpp import sixth_learner, sixth_recipe
+from collab_course.svdpp import svdpp_learner, svdpp_recipe
 
 
 def load(train, seed):
@@ -11,9 +11,9 @@ def load(train, seed):
 
 
 def fit(data, seed):
-    learn = sixth_learner(data, seed=seed)
+    learn = svdpp_learner(data, seed=seed)
     with learn.no_bar(), learn.no_logging():
-        sixth_recipe.fit(learn)
+        svdpp_recipe.fit(learn)
     return learn.model
 
 
