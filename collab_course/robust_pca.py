@@ -20,16 +20,17 @@ def shrink(
     X:Tensor, # Any shape
     t:float   # How far towards zero, >= 0
 ) -> Tensor: # Of the same shape; exactly zero where |X| <= t
-    "Every number moved by `t` towards zero, and no further: the minimum of t|s| + ½(s - x)² (soft thresholding)."
+    "Every number moved by `t` towards zero, no further (soft thresholding): the minimum of t|s| + ½(s - x)²."
     return X - X.clamp(-t, t)
 
 # %% ../nbs/14_robust_pca.ipynb #f15acf2d
 def threshold_singular_values(
     X:Tensor, # (m, n), floating point
     t:float   # How far towards zero, >= 0
-) -> tuple: # (m, n) tensor; the singular values of X that are above t, before they are shrunk; as many as the rank of the result
-    """The matrix with its singular values moved by `t` towards zero: the minimum of t‖L‖\\* + ½‖L - X‖² (singular-value thresholding; Cai, Candès, Shen 2010).
+) -> tuple: # (m, n) tensor; the singular values of X above t, unshrunk, as many as the rank of the result
+    """The matrix with its singular values moved by `t` towards zero: the minimum of t‖L‖\\* + ½‖L - X‖².
 
+    Singular-value thresholding; Cai, Candès, Shen 2010.
     By the eigenvectors of XᵀX, and by a full SVD where `t` is too small for their precision."""
     if X.shape[0] < X.shape[1]:
         L, s = threshold_singular_values(X.T, t)
@@ -43,79 +44,66 @@ def threshold_singular_values(
     s, V = s[s > t].flip(0), V[:, s > t].flip(1)  # (r,), (n, r)
     return (X@(V*(1 - t/s)))@V.T, s
 
-# %% ../nbs/14_robust_pca.ipynb #b51abc24
-class _PartialSVD:
-    "Singular-value thresholding of one (m, n) matrix after another, by subspace iteration: it keeps the right singular vectors and computes only as many as the rank needs"
-    # a value that the vectors do not see at all can be missed: the last round, a full one, checks
-    def __init__(self,
-        n:int,      # Columns
-        share:float=.25 # The largest part of the columns for which it is quicker than a full decomposition
-    ): self.V, self.width, self.most, self.generator = None, 10, int(share*n), torch.Generator().manual_seed(0)
-
-    def _vectors(self, X): # (n, width)
-        old = X.new_zeros(X.shape[1], 0) if self.V is None else self.V[:, :self.width]
-        new = torch.randn(X.shape[1], self.width - old.shape[1], generator=self.generator, dtype=X.dtype).to(X.device)
-        return torch.cat([old, new], dim=1)
-
-    def __call__(self, X, t, within): # (L, singular values above t), L's error at most about `within`; None: a full decomposition is needed
-        while self.width <= self.most:
-            self.V = self._vectors(X)
-            for _ in range(20):
-                Q = torch.linalg.qr(self.V)[0]                            # (n, width)
-                U, s, Wh = torch.linalg.svd(X@Q, full_matrices=False)     # (m, width), (width,), (width, width)
-                V, self.V = Q@Wh.T, X.T@U                                 # exact where X'u = s v
-                r = int((s > t).sum())
-                if r == self.width: break                                 # there may be more
-                off = (self.V - V*s).norm(dim=0)                          # (width,) the next value is at most s[r] + off[r]
-                if s[r] + off[r] <= t + within and (off[:r]*(1 - t/s[:r])).norm() <= within:
-                    self.width = r + 10
-                    return (U[:, :r]*(s[:r] - t))@V[:, :r].T, s[:r]
-            else: return None
-            self.width += max(10, X.shape[1]//20)
-        return None
-
 # %% ../nbs/14_robust_pca.ipynb #805503fb
+class _Pursuit:
+    "The rounds of `robust_pca` on M (m, n), float64, m >= n"
+    def __init__(self, M, lam, tol, gap_tol):
+        m, n = M.shape
+        self.lam = 1/math.sqrt(m) if lam is None else float(lam)
+        self.tol, self.gap_tol, self.rows, self.over, self.floor = tol, gap_tol, [], {}, 0.
+        self.size = float(M.abs().max())
+        self.M = M/self.size                                  # so that neither 1e-200 nor 1e+200 does harm
+        self.norm = float(self.M.norm())
+        largest = float(torch.linalg.eigvalsh(self.M.T@self.M)[-1].sqrt())
+        self.hold = m*n/(2*float(self.M.abs().sum()))
+        self.mu = min(1.25/largest, self.hold)
+        self.Y = self.M/max(largest, 1/self.lam)              # within both bounds from the start
+        self.S = torch.zeros_like(self.M)
+
+    def one_round(self):
+        "L, S and Y take their turn, then the figures of the round"
+        X = (self.Y/self.mu).add_(self.M).sub_(self.S)
+        self.L, values = threshold_singular_values(X, 1/self.mu)
+        Y_hat = X.sub_(self.L).mul_(self.mu)                  # its singular values are at most 1
+        T = (self.M - self.L).sub_(self.S).mul_(1.6).add_(self.S).add_(self.Y, alpha=1/self.mu) # over-relaxed
+        self.S = shrink(T, self.lam/self.mu)
+        self.Y = T.sub_(self.S).mul_(self.mu)                 # its entries are at most lam
+        self.gap = self.certificate(values, Y_hat)
+        self.judge(len(values))
+
+    def certificate(self, values, Y_hat):
+        "The duality gap, relative to the objective; the floor of any round bounds them all"
+        objective = float((values - 1/self.mu).sum() + self.lam*self.S.abs().sum())
+        self.floor = max(self.floor, float((self.Y*self.M).sum()/(1 + Y_hat.sub_(self.Y).norm())))
+        return 1 - self.floor/objective if objective > 0 else 1.
+
+    def judge(self, rank):
+        "A row of the history, and what is above its limit: {name: (value, limit)}"
+        missing = float((self.M - self.L).sub_(self.S).norm())
+        size_L = float(self.L.norm()) or self.norm
+        self.rows.append((missing/self.norm, rank, int(self.S.count_nonzero()), self.gap, self.mu/self.size))
+        figures = {'residual': (missing/self.norm, self.tol), 'residual relative to L': (missing/size_L, self.tol),
+                   'gap': (self.gap, self.gap_tol)}
+        self.over = {name: (value, limit) for name, (value, limit) in figures.items() if not value <= limit}
+
+    def raise_mu(self):
+        if self.mu < self.hold: self.mu = min(1.5*self.mu, self.hold)
+        elif self.gap < self.gap_tol: self.mu *= 1.2 if self.gap < self.gap_tol/2 else 1.05
+
 def _pursue(
-    M:Tensor,       # (m, n) float64, m >= n
-    lam:float,      # λ; None: 1/√m
-    tol:float, max_iter:int, gap_tol:float, partial:bool # As for `robust_pca`
-) -> tuple: # L and S (m, n); rows of the history; λ; what was above its limit at the end, {name: (value, limit)}: nothing if it converged
-    "The rounds of `robust_pca`"
-    m, n = M.shape
-    lam = 1/math.sqrt(m) if lam is None else float(lam)
-    size = float(M.abs().max())
-    if size == 0: return M.clone(), M.clone(), [(0., 0, 0, 0., math.nan)], lam, {}
-    M = M/size                                                            # so that neither 1e-200 nor 1e+200 does harm
-    norm, largest = float(M.norm()), float(torch.linalg.eigvalsh(M.T@M)[-1].sqrt())
-    hold = m*n/(2*float(M.abs().sum()))
-    mu, Y, S = min(1.25/largest, hold), M/max(largest, 1/lam), torch.zeros_like(M) # Y: within both bounds from the start
-    part = _PartialSVD(n) if (n > 200 if partial is None else partial) else None
-    rows, missing, guess, floor, look, near = [], norm, 0., 0., False, False
-    for k in range(max_iter):
-        X = (Y/mu).add_(M).sub_(S)
-        got = None if part is None or look or k == max_iter - 1 else part(X, 1/mu, max(.01*missing, 1e-10*norm))
-        L, s = got or threshold_singular_values(X, 1/mu)
-        if part and not got: part.width = len(s) + 10
-        Y_hat = X.sub_(L).mul_(mu)                                        # its singular values are at most 1, if none was missed
-        T = (M - L).sub_(S).mul_(1.6).add_(S).add_(Y, alpha=1/mu)         # 1.6: over-relaxed
-        S = shrink(T, lam/mu)
-        Y = T.sub_(S).mul_(mu)                                            # its entries are at most lam
-        missing, size_L = float((M - L).sub_(S).norm()), float(L.norm()) or norm
-        objective = float((s - 1/mu).sum() + lam*S.abs().sum())
-        now = float((Y*M).sum()/(1 + Y_hat.sub_(Y).norm()))
-        guess = max(guess, now)
-        if not got: floor = max(floor, now)                               # of any full round: it bounds them all
-        guessed, proved = (1 - f/objective if objective > 0 else 1. for f in (guess, floor))
-        gap = guessed if got else proved
-        rows.append((missing/norm, len(s), int(S.count_nonzero()), gap, mu/size))
-        over = {name: (value, limit) for name, value, limit in (('residual', missing/norm, tol), ('residual relative to L', missing/size_L, tol), ('gap', gap, gap_tol)) if not value <= limit}
-        if not (got or over): break
-        if near and not got: part = None                                  # it looked done and was not: no more partial rounds
-        near = not over or guessed <= gap_tol and set(over) == {'gap'}
-        look = near or guessed < gap_tol <= proved or guessed < gap_tol/2 <= proved
-        if mu < hold: mu = min(1.5*mu, hold)
-        elif proved < gap_tol and not near: mu *= 1.2 if proved < gap_tol/2 else 1.05
-    return L*size, S*size, rows, lam, over
+    M:Tensor,     # (m, n) float64, m >= n
+    lam:float,    # λ; None: 1/√m
+    tol:float, max_iter:int, gap_tol:float # As for `robust_pca`
+) -> tuple: # L and S (m, n); rows of the history; λ; {name: (value, limit)} of what was above its limit at the end
+    "The rounds of `robust_pca`, until nothing is above its limit"
+    if not M.any():
+        return M.clone(), M.clone(), [(0., 0, 0, 0., math.nan)], lam or 1/math.sqrt(len(M)), {}
+    pursuit = _Pursuit(M, lam, tol, gap_tol)
+    for _ in range(max_iter):
+        pursuit.one_round()
+        if not pursuit.over: break
+        pursuit.raise_mu()
+    return pursuit.L*pursuit.size, pursuit.S*pursuit.size, pursuit.rows, pursuit.lam, pursuit.over
 
 # %% ../nbs/14_robust_pca.ipynb #09d8a7ee
 @dataclass
@@ -123,7 +111,7 @@ class RobustPCA:
     "What `robust_pca` found. Unpacks as `L, S, history = robust_pca(M)`."
     L:object              # (m, n), the low-rank part; of the kind, type and device of M
     S:object              # (m, n), the sparse part: exactly zero where it is zero
-    history:pd.DataFrame  # One row a round: residual, rank (of L), nonzeros (of S), gap (of a full round, the last one always, proved; of a partial one, a guess), mu
+    history:pd.DataFrame  # One row a round: residual, rank (of L), nonzeros (of S), gap, mu
     lam:float             # λ, the price of S
     converged:bool        # Whether residual and gap are within what was asked for
 
@@ -136,65 +124,108 @@ class RobustPCA:
     def __iter__(self): return iter((self.L, self.S, self.history))
     def __repr__(self):
         m, n = self.L.shape
-        return (f"{m} x {n} = rank {self.rank} + {self.history.nonzeros.iloc[-1]:,} non-zeros ({self.history.nonzeros.iloc[-1]/(m*n):.1%}); "
-                f"{'converged' if self.converged else 'NOT converged'} in {len(self.history)} rounds, residual {self.residual:.1e}, gap {self.gap:.1e}")
+        nonzeros = self.history.nonzeros.iloc[-1]
+        how = 'converged' if self.converged else 'NOT converged'
+        return (f"{m} x {n} = rank {self.rank} + {nonzeros:,} non-zeros ({nonzeros/(m*n):.1%}); "
+                f"{how} in {len(self.history)} rounds, residual {self.residual:.1e}, gap {self.gap:.1e}")
 
 # %% ../nbs/14_robust_pca.ipynb #e72156fb
+def _unfit(error, what):
+    "`error` with what was wrong and what would be right"
+    return error("robust_pca needs a matrix (m, n) of real numbers, as an array, a tensor, a table or a list of "
+                 f"rows; {what}")
+
+def _from_array(M) -> Tensor: # float64, a copy
+    "Anything that NumPy takes as numbers"
+    try: X = np.asarray(M)
+    except ValueError as e: raise _unfit(ValueError, 'the rows differ in length') from e
+    kind = f'not {type(M).__name__}'
+    if X.dtype == object:
+        if X.ndim == 0: raise _unfit(TypeError, kind)
+        if any(isinstance(v, (str, bytes)) for v in X.flat): # float('3') would be a number
+            raise _unfit(TypeError, f'{kind} with entries that are text')
+        try: X = X.astype(float)
+        except (TypeError, ValueError) as e: raise _unfit(TypeError, f'{kind} with entries that are no numbers') from e
+    if X.dtype.kind not in 'iuf': raise _unfit(TypeError, f'not of {X.dtype}')
+    return torch.from_numpy(X.astype(np.float64))
+
+def _check_dense(M):
+    if issparse(M):
+        raise _unfit(TypeError, f'this is {type(M).__name__}. If its blanks are unknown, they are not zeros: '
+                                'fill them first. If they are zeros: toarray() makes it dense')
+    if isinstance(M, np.ma.MaskedArray) and np.ma.is_masked(M):
+        raise _unfit(ValueError, f'{int(M.mask.sum())} entries are masked: fill them first')
+    if isinstance(M, Tensor) and M.layout != torch.strided:
+        raise _unfit(TypeError, f'this tensor is {M.layout}: to_dense() makes it dense')
+
+def _check_finite(X):
+    bad = (~X.isfinite()).nonzero()
+    if len(bad):
+        row, column = bad[0].tolist()
+        raise _unfit(ValueError, f'{len(bad)} of {X.numel()} entries are NaN or infinite, the first at row {row}, '
+                                 f'column {column}: fill or drop them first')
+
 def _as_matrix(M) -> Tensor: # (m, n) float64; on M's device, or on the CPU where the device has no float64
     "`M` for calculating; TypeError or ValueError with what was wrong and what would be right"
-    wants = 'robust_pca needs a matrix (m, n) of real numbers, as a NumPy array, a torch tensor, a table or a list of rows'
-    if issparse(M): raise TypeError(f"{wants}; this is {type(M).__name__}, of scipy.sparse. If its blanks are unknown, they are not zeros: fill them first. If they are zeros: toarray() makes it dense")
-    if isinstance(M, np.ma.MaskedArray) and np.ma.is_masked(M): raise ValueError(f"{wants}; {int(M.mask.sum())} entries are masked. Fill them first, with column means say")
-    if isinstance(M, Tensor):
-        if M.layout != torch.strided: raise TypeError(f"{wants}; this tensor is {M.layout}: to_dense() makes it dense")
-        X = M.detach()
-    else:
-        try: X = np.asarray(M)
-        except ValueError as e: raise ValueError(f"{wants}; the rows differ in length") from e
-        if X.dtype == object and (X.ndim == 0 or any(isinstance(v, (str, bytes)) for v in X.flat)): # float('3') would be a number
-            raise TypeError(f"{wants}, not {type(M).__name__}" + (' with entries that are text' if X.ndim else ''))
-        if X.dtype == object:
-            try: X = X.astype(float)
-            except (TypeError, ValueError) as e: raise TypeError(f"{wants}, not {type(M).__name__} with entries that are no numbers") from e
-        if X.dtype.kind not in 'iuf': raise TypeError(f"{wants}, not of {X.dtype}")
-        X = torch.from_numpy(X.astype(np.float64))          # a copy
-    if X.is_complex() or X.dtype == torch.bool: raise TypeError(f"{wants}, not of {X.dtype}")
-    if X.ndim != 2: raise ValueError(f"{wants}; this has shape {tuple(X.shape)}")
-    if not X.numel(): raise ValueError(f"{wants}; this is empty: {tuple(X.shape)}")
-    X = (X.cpu() if X.device.type == 'mps' else X).to(torch.float64)
-    bad = ~X.isfinite()
-    if bad.any(): raise ValueError(f"{wants}; {int(bad.sum())} of {X.numel()} entries are NaN or infinite, the first at row {int(bad.nonzero()[0, 0])}, column {int(bad.nonzero()[0, 1])}. "
-                                   "A wrong number it can find, a missing one it cannot fill: fill or drop them first")
+    _check_dense(M)
+    X = M.detach() if isinstance(M, Tensor) else _from_array(M)
+    if X.is_complex() or X.dtype == torch.bool: raise _unfit(TypeError, f'not of {X.dtype}')
+    if X.ndim != 2: raise _unfit(ValueError, f'this has shape {tuple(X.shape)}')
+    if not X.numel(): raise _unfit(ValueError, f'this is empty: {tuple(X.shape)}')
+    if X.device.type == 'mps': X = X.cpu()
+    X = X.to(torch.float64)
+    _check_finite(X)
     return X
 
 # %% ../nbs/14_robust_pca.ipynb #25b97ff1
+def _check_options(max_iter, **limits):
+    "ValueError for an option that makes no sense"
+    for name, value in limits.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a number above 0, not {value!r}")
+    if isinstance(max_iter, bool) or not isinstance(max_iter, (int, np.integer)) or max_iter < 1:
+        raise ValueError(f"max_iter must be a whole number, at least 1, not {max_iter!r}")
+
+def _like(T, M):
+    "`T` of the kind, type and device of `M`"
+    if not isinstance(M, Tensor): return np.ascontiguousarray(T.numpy())
+    dtype = torch.float32 if M.device.type == 'mps' else torch.float64
+    return T.to(M.device, M.dtype if M.is_floating_point() else dtype).contiguous()
+
+def _warn(res, over, tol, gap_tol):
+    "Say which figures are above their limits"
+    figures = {'residual': (res.residual, tol), 'gap': (res.gap, gap_tol), **over}
+    if 'residual' in over: figures.pop('residual relative to L', None)     # it is larger still
+    figures = ', '.join(f"{name} {value:.1e} ({'above' if name in over else 'within'} {limit:g})"
+                        for name, (value, limit) in figures.items())
+    warnings.warn(f"robust_pca did not converge in {len(res.history)} rounds: {figures}. L and S are unfinished: allow "
+                  "more rounds by max_iter; if that does not help, M is hardly low-rank plus sparse",
+                  RuntimeWarning, stacklevel=3)
+
 def robust_pca(
     M,                 # (m, n) real numbers: NumPy array, torch tensor, DataFrame or list of rows; it is not changed
     lam:float=None,    # λ, the price of S; 1/√max(m, n) if None. Smaller: more goes to S. Larger: more goes to L
     tol:float=1e-7,    # ‖M - L - S‖ at the end, relative to ‖M‖ and to ‖L‖, whichever is smaller
     max_iter:int=1000, # Rounds, at most
-    gap_tol:float=1e-3,# How far above the best possible the objective may at most be (the duality gap), relative
-    partial:bool=None  # Compute only the singular values that the rank needs (without effect if there are fewer than 40 rows or columns); None: for more than 200 rows and columns
+    gap_tol:float=1e-3 # How far above the best possible the objective may be (the duality gap), relative
 ) -> RobustPCA: # .L, .S, .history, .converged, .residual, .rank, .gap
-    """M = L + S with L of low rank and S sparse: minimises ‖L‖\\* + λ‖S‖₁ (principal component pursuit; Candès, Li, Ma, Wright 2011) by the inexact augmented Lagrangian (Lin, Chen, Ma 2010), over-relaxed, with its step held until the duality gap is small.
+    """M = L + S with L of low rank and S sparse: minimises ‖L‖\\* + λ‖S‖₁ (principal component pursuit).
 
-    L and S come as M did: NumPy (float64) for NumPy, tables and lists; tensors as tensors on their device and of their type (float64 for integers; float32 on MPS, which has no float64), detached. It calculates in float64 whatever comes, so a float32 result is exact up to its last rounding. No random generator outside of it is used.
-    Warns with a `RuntimeWarning` that names the residual, and what is above its limit, if `max_iter` rounds were not enough. Raises `ValueError` or `TypeError` for what is no finite matrix of real numbers, and for options that make no sense."""
-    for name, value in dict(lam=lam, tol=tol, gap_tol=gap_tol).items():
-        if not (name == 'lam' and value is None) and not (isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and 0 < value < math.inf):
-            raise ValueError(f"{name} must be a number above 0, not {value!r}")
-    if not isinstance(max_iter, (int, np.integer)) or isinstance(max_iter, bool) or max_iter < 1: raise ValueError(f"max_iter must be a whole number, at least 1, not {max_iter!r}")
-    if not (partial is None or isinstance(partial, (bool, np.bool_))): raise ValueError(f"partial must be True, False or None, not {partial!r}")
+    Source: Candès, Li, Ma, Wright 2011, by the inexact augmented Lagrangian (Lin, Chen, Ma 2010), over-relaxed,
+    with its step held until the duality gap is small.
+
+    L and S come as M did: NumPy (float64) for NumPy, tables and lists; tensors as tensors on their device and of
+    their type (float64 for integers; float32 on MPS, which has no float64), detached. It calculates in float64, so
+    a float32 result is exact up to its last rounding. Warns with a `RuntimeWarning` that names what is above its
+    limit if `max_iter` rounds were not enough. Raises `ValueError` or `TypeError` for what is no finite matrix of
+    real numbers, and for options that make no sense."""
+    _check_options(max_iter, tol=tol, gap_tol=gap_tol, **({} if lam is None else {'lam': lam}))
     X = _as_matrix(M)
     wide = X.shape[0] < X.shape[1]
-    L, S, rows, lam, over = _pursue(X.T if wide else X, lam, tol, max_iter, gap_tol, partial)
-    history = pd.DataFrame(rows, columns=['residual', 'rank', 'nonzeros', 'gap', 'mu'], index=pd.RangeIndex(1, len(rows) + 1, name='round'))
-    dtype = None if not isinstance(M, Tensor) else M.dtype if M.is_floating_point() else torch.float32 if M.device.type == 'mps' else torch.float64
-    like = (lambda T: T.to(M.device, dtype).contiguous()) if isinstance(M, Tensor) else (lambda T: np.ascontiguousarray(T.numpy()))
-    res = RobustPCA(*(like(T.T if wide else T) for T in (L, S)), history, lam, not over)
-    if over:
-        went = {'residual': (res.residual, tol), 'gap': (res.gap, gap_tol), **over}
-        if 'residual' in over: went.pop('residual relative to L', None)     # it is larger still
-        went = ', '.join(f"{name} {value:.1e} ({'above' if name in over else 'within'} {limit:g})" for name, (value, limit) in went.items())
-        warnings.warn(f"robust_pca did not converge in {max_iter} rounds: {went}. L and S are unfinished: allow more rounds by max_iter; if that does not help, M is hardly low-rank plus sparse", RuntimeWarning, stacklevel=2)
+    L, S, rows, lam, over = _pursue(X.T if wide else X, lam, tol, max_iter, gap_tol)
+    if wide: L, S = L.T, S.T
+    rounds = pd.RangeIndex(1, len(rows) + 1, name='round')
+    history = pd.DataFrame(rows, columns=['residual', 'rank', 'nonzeros', 'gap', 'mu'], index=rounds)
+    res = RobustPCA(_like(L, M), _like(S, M), history, lam, not over)
+    if over: _warn(res, over, tol, gap_tol)
     return res

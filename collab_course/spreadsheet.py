@@ -6,11 +6,12 @@
 __all__ = ['spreadsheet_models', 'to_excel']
 
 # %% ../nbs/package/15_spreadsheet.ipynb #a8c299ae
-import os
+import io
 
 from fastai.collab import *
 from fastai.tabular.all import *
 from .errors import *
+from .files import write_whole
 from .interface import *
 from .keras_style import *
 
@@ -22,7 +23,8 @@ def spreadsheet_models(
 ) -> dict: # Name → model: a dot product, and the same with biases
     "Small models to put into a spreadsheet, all their numbers drawn evenly from 0 to 1. Index k is row or column k, from 1."
     gen = torch.Generator().manual_seed(seed)
-    models = {'dot product': KerasStyleDotProduct(n_users + 1, n_items + 1, n_factors), 'with biases': KerasStyleBias(n_users + 1, n_items + 1, n_factors)}
+    sizes = n_users + 1, n_items + 1, n_factors
+    models = {'dot product': KerasStyleDotProduct(*sizes), 'with biases': KerasStyleBias(*sizes)}
     for model in models.values():
         for p in model.parameters(): p.data.uniform_(0, 1, generator=gen)
     return models
@@ -36,117 +38,199 @@ def _looked_up(
     "The indices of the labels; a `DataError` for one without"
     if vocab is None: return torch.arange(1, len(names) + 1)
     index = {o: k for k, o in enumerate(vocab)}
-    gone = [n for n in names if n not in index]
-    if gone: raise DataError(f"{what} {gone[0]!r} of the table is not in the vocabulary of the model" + (f", nor are {len(gone) - 1} others" if len(gone) > 1 else ''))
+    missing = [n for n in names if n not in index]
+    if missing:
+        others = f", nor are {len(missing) - 1} others" if len(missing) > 1 else ''
+        raise DataError(f"{what} {missing[0]!r} of the table is not in the vocabulary of the model{others}")
     return torch.tensor([index[n] for n in names])
 
-def _parts(model, users:Tensor, items:Tensor) -> dict:
-    "The numbers of a model for these users and items as float64 arrays, and what they give; `NotInModel` if its score is no dot product"
-    def ask(question, which, rows):
-        try: return question(model, which).cpu()[rows].double().numpy()
-        except NotInModel:
-            if question is factors: raise
-        except IndexError: raise DataError(f"the table has more {which}s than the model has rows; give the vocabularies as `classes`") from None
-    p = {f'{which}_{name}': ask(question, which, rows) for name, question in (('factors', factors), ('biases', biases)) for which, rows in (('user', users), ('item', items))}
-    p['y_range'] = kind_of(model)[1].get('y_range')
-    z = p['user_factors'] @ p['item_factors'].T                                           # (users, items)
+def _rows_of(question, model, which, rows):
+    "The answer of `factors` or `biases` for these rows, as a float64 array; None for a model without biases"
+    try: return question(model, which).cpu()[rows].double().numpy()
+    except NotInModel:
+        if question is factors: raise
+    except IndexError:
+        raise DataError(f"the table has more {which}s than the model has rows; give the vocabularies as `classes`") from None
+
+def _predictions(p):
+    "Scores (users, items) of the parts: a dot product, biases if there are any, a sigmoid if there is a range"
+    z = p['user_factors'] @ p['item_factors'].T
     if p['user_biases'] is not None: z = z + p['user_biases'][:, None] + p['item_biases']
-    p['pred'] = z if p['y_range'] is None else p['y_range'][0] + (p['y_range'][1] - p['y_range'][0])/(1 + np.exp(-z))
     if not np.isfinite(z).all(): raise DataError('a factor or a bias of the model is not a finite number')
+    if p['y_range'] is None: return z
+    low, high = p['y_range']
+    return low + (high - low)/(1 + np.exp(-z))
+
+def _parts(model, users:Tensor, items:Tensor) -> dict:
+    "The numbers of a model for these users and items, and its predictions; `NotInModel` if it is no dot product"
+    p = {}
+    for name, question in (('factors', factors), ('biases', biases)):
+        p[f'user_{name}'] = _rows_of(question, model, 'user', users)
+        p[f'item_{name}'] = _rows_of(question, model, 'item', items)
+    p['y_range'] = kind_of(model)[1].get('y_range')
+    p['pred'] = _predictions(p)
     if not np.allclose(score(model, users[:, None], items).cpu(), p['pred'], rtol=1e-4, atol=1e-4):
         raise NotInModel(f"the score of {type(model).__name__} is not a dot product with biases: no formula of a cell would give it")
     return p
 
+# %% ../nbs/package/15_spreadsheet.ipynb #0e682a42
+def _formats(book):
+    "The cell formats of a workbook by name"
+    make = lambda **kwargs: book.add_format({'font_name': 'Arial', 'font_size': 9, **kwargs})
+    return dict(text=make(), bold=make(bold=True), side=make(align='right'),
+                tall=make(rotation=90, valign='bottom', align='center'),
+                mine=make(num_format='0.00', bg_color='#FFF2CC', border=1, border_color='#E0D8B0'),
+                calc=make(num_format='0.00'), stars=make(bg_color='#DDEBF7', align='center'),
+                big=make(num_format='0.0000', bold=True))
+
+class _Sheet:
+    "One sheet: ratings, predictions with the numbers they are made of, squared errors"
+    def __init__(self, book, name, ratings, users, items, parts):
+        from xlsxwriter.utility import xl_rowcol_to_cell
+        self.book, self.name, self.ratings, self.users, self.items = book, name, ratings, users, items
+        self.p, self.cell, self.rated = parts, xl_rowcol_to_cell, np.isfinite(ratings)
+        self.error = np.where(self.rated, (parts['pred'] - np.nan_to_num(ratings))**2, np.nan)
+        self.lay_out()
+        self.sheet, self.formats = book.add_worksheet(name), _formats(book)
+
+    def lay_out(self):
+        "Where the grids of ratings, predictions and errors begin; a `DataError` if they do not fit"
+        (self.n, self.m), self.k = self.ratings.shape, self.p['user_factors'].shape[1]
+        self.biased = self.p['user_biases'] is not None
+        self.width = self.k + self.biased                # numbers of a user or an item
+        self.left = 1 + self.width                       # first column of the grids
+        self.rate = 7                                    # first rows of the grids
+        self.pred = self.rate + self.n + 2 + self.width
+        self.errs = self.pred + self.n + 2
+        self.top = self.pred - self.width                # first row of the items' numbers
+        if self.errs + self.n >= 2**20 or self.left + self.m >= 2**14:
+            raise DataError(f"{self.n} × {self.m} ratings do not fit into a sheet of 1,048,576 × 16,384 cells")
+
+    def at(self, first, i, j): return self.cell(first + i, self.left + j)
+    def grid(self, first): return f"{self.at(first, 0, 0)}:{self.at(first, self.n - 1, self.m - 1)}"
+
+    def write_head(self):
+        "Title, RMSE, what to do, and the range if there is one"
+        bold, text = self.formats['bold'], self.formats['text']
+        self.sheet.write(0, 0, f"{self.name}: {self.n} users × {self.m} movies, {self.k} factors each", bold)
+        self.sheet.write(1, 0, 'RMSE', bold)
+        rmse = float(np.nanmean(self.error)**.5)
+        self.sheet.write_formula(1, 1, f"=SQRT(AVERAGE({self.grid(self.errs)}))", self.formats['big'], rmse)
+        self.book.define_name(f"'{self.name}'!RMSE", f"='{self.name}'!$B$2")
+        of_users = f"{self.cell(self.pred, 1)}:{self.cell(self.pred + self.n - 1, self.width)}"
+        of_items = f"{self.at(self.top, 0, 0)}:{self.at(self.pred, -1, self.m - 1)}"
+        hint = f"Change a yellow number and watch; or Solver: minimise B2 by changing {of_users},{of_items}"
+        self.sheet.write(2, 0, hint, text)
+        if self.p['y_range'] is not None:
+            for row, label, value in zip((3, 4), ('range, low', 'range, high'), self.p['y_range']):
+                self.sheet.write(row, 0, label, text)
+                self.sheet.write_number(row, 1, value, self.formats['mine'])
+
+    def write_labels(self, first, title, row):
+        "Title and item labels in one row, user labels down the first column"
+        self.sheet.write(row, 0, title, self.formats['bold'])
+        self.sheet.set_row(row, 20 + 5*min(max(map(len, self.items)), 60))
+        for j, label in enumerate(self.items): self.sheet.write_string(row, self.left + j, label, self.formats['tall'])
+        for i, label in enumerate(self.users): self.sheet.write_string(first + i, 0, label, self.formats['text'])
+
+    def write_ratings(self):
+        stars = self.formats['stars']
+        for i, j in np.argwhere(self.rated):
+            self.sheet.write_number(self.rate + i, self.left + j, self.ratings[i, j], stars)
+        for i, j in np.argwhere(~self.rated): self.sheet.write_blank(self.rate + i, self.left + j, None, stars)
+
+    def write_numbers(self, f):
+        "Factor `f` of users and items, or their biases where `f` is the number of factors"
+        label = f'{f + 1}' if f < self.k else 'bias'
+        of_users, of_items = (self.p[f'{which}_factors'][:, f] if f < self.k else self.p[f'{which}_biases']
+                              for which in ('user', 'item'))
+        self.sheet.write(self.top + f, self.left - 1, label, self.formats['side'])
+        self.sheet.write(self.top - 1, 1 + f, label, self.formats['side'])
+        for i in range(self.n): self.sheet.write_number(self.pred + i, 1 + f, of_users[i], self.formats['mine'])
+        for j in range(self.m): self.sheet.write_number(self.top + f, self.left + j, of_items[j], self.formats['mine'])
+
+    def prediction(self, i, j):
+        "The formula of a prediction"
+        user = [self.cell(self.pred + i, 1 + f, False, True) for f in range(self.width)]
+        item = [self.cell(self.top + f, self.left + j, True) for f in range(self.width)]
+        terms = [f"{u}*{v}" for u, v in zip(user[:self.k], item)] + user[self.k:] + item[self.k:]
+        z = '+'.join(terms)
+        return z if self.p['y_range'] is None else f"$B$4+($B$5-$B$4)/(1+EXP(-({z})))"
+
+    def write_formulas(self, i, j):
+        "Prediction and squared error of one cell, with their present values"
+        rating, calc, rated = self.at(self.rate, i, j), self.formats['calc'], self.rated[i, j]
+        pred, error = (float(values[i, j]) if rated else '' for values in (self.p['pred'], self.error))
+        column = self.left + j
+        formula = f'=IF({rating}="","",{self.prediction(i, j)})'
+        self.sheet.write_formula(self.pred + i, column, formula, calc, pred)
+        formula = f'=IF({rating}="","",({self.at(self.pred, i, j)}-{rating})^2)'
+        self.sheet.write_formula(self.errs + i, column, formula, calc, error)
+
+    def write(self):
+        self.sheet.set_column(0, 0, 16, self.formats['text'])
+        self.sheet.set_column(1, self.left + self.m, 6.5, self.formats['text'])
+        self.write_head()
+        self.write_labels(self.rate, 'Ratings', self.rate - 1)
+        self.write_labels(self.pred, 'Predictions', self.top - 1)
+        self.write_labels(self.errs, 'Squared errors', self.errs - 1)
+        self.write_ratings()
+        for f in range(self.width): self.write_numbers(f)
+        for i, j in np.ndindex(self.n, self.m): self.write_formulas(i, j)
+        colours = {'type': '2_color_scale', 'min_color': '#FFFFFF', 'max_color': '#E69F00'}
+        limits = {'min_type': 'num', 'min_value': 0, 'max_type': 'num', 'max_value': 4}
+        self.sheet.conditional_format(self.grid(self.errs), colours | limits)
+        self.sheet.freeze_panes(5, 1)
+        self.sheet.fit_to_pages(1, 1)
+
 # %% ../nbs/package/15_spreadsheet.ipynb #7770fdb1
+def _ratings_of(table):
+    "The table as a float array; a `DataError` for one without finite ratings"
+    try: ratings = table.to_numpy(float, na_value=np.nan)
+    except (TypeError, ValueError) as e: raise DataError(f"the table must hold numbers: {e}") from None
+    if not np.isfinite(ratings).any() or np.isinf(ratings).any():
+        raise DataError('the table must hold at least one rating, and only finite ones')
+    return ratings
+
+def _check_names(names):
+    if not names: raise DataError('at least one model is needed')
+    for name in names:
+        if not name or set(name) & set('[]:*?/\\!\'') or len(name) > 31:
+            raise DataError(f"a sheet cannot be called {name!r}: 1 to 31 characters, none of []:*?/\\!'")
+
+def _workbook(parts, table, ratings) -> bytes: # The content of an xlsx file
+    "A workbook with a sheet for each model's parts"
+    import xlsxwriter
+    content = io.BytesIO()
+    book = xlsxwriter.Workbook(content, {'in_memory': True})
+    users, items = ([str(o) for o in labels] for labels in (table.index, table.columns))
+    try:
+        for name, p in parts.items(): _Sheet(book, name, ratings, users, items, p).write()
+        book.close()
+    except xlsxwriter.exceptions.XlsxWriterException as e: raise DataError(str(e)) from None
+    return content.getvalue()
+
 def to_excel(
     path,               # File to write; its name ends in `.xlsx`
     table:pd.DataFrame, # Users × items, NaN where there is no rating, as from `busiest_crosstab`
     models:dict=None,   # Name of a sheet → model; those of `spreadsheet_models` if None
-    classes=None        # Vocabulary of the users and of the items (as `dls.classes`) in which the table's labels are looked up; if None, row and column k (from 1) have index k
+    classes=None        # Vocabularies of users and items (as `dls.classes`); None: row and column k have index k
 ) -> Path: # The file
     """Write a table of ratings and a model of it as a workbook with live formulas, a sheet for each model.
 
-    Predictions, squared errors and the RMSE (a defined name `RMSE` in each sheet) are formulas of the yellow factors and biases; blanks have neither prediction nor
-    error until somebody puts a rating there. Raises `DataError` for a table without ratings, one that is not numeric or too large for a sheet, labels without an index, another suffix or a bad name of a
-    sheet; `NotInModel` for models whose score is not a dot product. The file appears whole or not at all."""
-    import io, xlsxwriter
+    Predictions, squared errors and the RMSE (a defined name `RMSE` in each sheet) are formulas of the yellow
+    factors and biases; blanks have neither prediction nor error until you put a rating there. Raises `DataError`
+    for a table without ratings, one that is not numeric or too large for a sheet, labels without an index,
+    another suffix or a bad name of a sheet; `NotInModel` for models whose score is not a dot product.
+    The file appears whole or not at all."""
     path = Path(path)
     if path.suffix != '.xlsx': raise DataError(f"the name of a workbook must end in .xlsx, not {path.name!r}")
     if not path.parent.is_dir(): raise FileNotFoundError(f"there is no folder {path.parent}")
-    try: ratings = table.to_numpy(float, na_value=np.nan)
-    except (TypeError, ValueError) as e: raise DataError(f"the table must hold numbers: {e}") from None
-    if not np.isfinite(ratings).any() or np.isinf(ratings).any(): raise DataError('the table must hold at least one rating, and only finite ones')
-    users, items = (_looked_up(names, vocab, what) for names, vocab, what in
-                    zip((table.index, table.columns), [None]*2 if classes is None else classes.values() if isinstance(classes, dict) else classes, ('user', 'item')))
+    ratings = _ratings_of(table)
+    user_vocab, item_vocab = (None, None) if classes is None else \
+        classes.values() if isinstance(classes, dict) else classes
+    users, items = _looked_up(table.index, user_vocab, 'user'), _looked_up(table.columns, item_vocab, 'item')
     if models is None: models = spreadsheet_models(*ratings.shape)
     parts = {name: _parts(model, users, items) for name, model in models.items()}
-    if not parts: raise DataError('at least one model is needed')
-    for name in parts:
-        if not name or set(name) & set('[]:*?/\\!\'') or len(name) > 31: raise DataError(f"a sheet cannot be called {name!r}: 1 to 31 characters, none of []:*?/\\!'")
-    book = xlsxwriter.Workbook(content := io.BytesIO(), {'in_memory': True})
-    try:
-        for name, p in parts.items(): _sheet(book, name, ratings, [str(o) for o in table.index], [str(o) for o in table.columns], p)
-        book.close()
-    except xlsxwriter.exceptions.XlsxWriterException as e: raise DataError(str(e)) from None
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
-        part.write_bytes(content.getvalue())
-        os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
-    return path
-
-# %% ../nbs/package/15_spreadsheet.ipynb #0e682a42
-def _sheet(book, name, ratings, users, items, p):
-    "One sheet: ratings, predictions with the numbers they are made of, squared errors"
-    from xlsxwriter.utility import xl_rowcol_to_cell as cell
-    (n, m), k, b = ratings.shape, p['user_factors'].shape[1], p['user_biases'] is not None
-    left, head = 1 + k + b, 6                                # first column of the grid; rows above the first block
-    rate, pred = head + 1, head + n + 3 + k + b              # first rows of the grids
-    errs = pred + n + 2
-    if errs + n >= 2**20 or left + m >= 2**14: raise DataError(f"{n} × {m} ratings do not fit into a sheet of 1,048,576 × 16,384 cells")
-    sheet = book.add_worksheet(name)
-    make = lambda **kw: book.add_format({'font_name': 'Arial', 'font_size': 9, **kw})
-    text, bold, side, tall = make(), make(bold=True), make(align='right'), make(rotation=90, valign='bottom', align='center')
-    mine, calc, stars, big = (make(num_format='0.00', bg_color='#FFF2CC', border=1, border_color='#E0D8B0'), make(num_format='0.00'), make(bg_color='#DDEBF7', align='center'),
-                              make(num_format='0.0000', bold=True))
-    sheet.set_column(0, 0, 16, text); sheet.set_column(1, left + m, 6.5, text)
-    at = lambda r0, i, j, fix_row=False, fix_col=False: cell(r0 + i, left + j, fix_row, fix_col)
-    grid = lambda r0: f"{at(r0, 0, 0)}:{at(r0, n - 1, m - 1)}"
-    rated = np.isfinite(ratings)
-    error = np.where(rated, (p['pred'] - np.nan_to_num(ratings))**2, np.nan)
-
-    sheet.write(0, 0, f"{name}: {n} users × {m} movies, {k} factors each", bold)
-    sheet.write(1, 0, 'RMSE', bold)
-    sheet.write_formula(1, 1, f"=SQRT(AVERAGE({grid(errs)}))", big, float(np.nanmean(error)**.5))
-    book.define_name(f"'{name}'!RMSE", f"='{name}'!$B$2")
-    ranges = [f"{cell(pred, 1)}:{cell(pred + n - 1, k + b)}", f"{at(pred, -k - b, 0)}:{at(pred, -1, m - 1)}"]
-    sheet.write(2, 0, f"Change a yellow number and watch; or Solver: minimise B2 by changing {','.join(ranges)}", text)
-    low = high = None
-    if p['y_range'] is not None:
-        low, high = '$B$4', '$B$5'
-        for r, label, value in zip((3, 4), ('range, low', 'range, high'), p['y_range']): sheet.write(r, 0, label, text); sheet.write_number(r, 1, value, mine)
-
-    def block(first, title, row_of_titles):
-        sheet.write(row_of_titles, 0, title, bold)
-        sheet.set_row(row_of_titles, 20 + 5*min(max(map(len, items)), 60))
-        for j, label in enumerate(items): sheet.write_string(row_of_titles, left + j, label, tall)
-        for i, label in enumerate(users): sheet.write_string(first + i, 0, label, text)
-    block(rate, 'Ratings', rate - 1); block(pred, 'Predictions', pred - k - b - 1); block(errs, 'Squared errors', errs - 1)
-    for i, j in zip(*rated.nonzero()): sheet.write_number(rate + i, left + j, ratings[i, j], stars)
-    for i, j in zip(*(~rated).nonzero()): sheet.write_blank(rate + i, left + j, None, stars)
-    for f in range(k + b):
-        sheet.write(pred - k - b + f, left - 1, f'{f + 1}' if f < k else 'bias', side)
-        sheet.write(pred - 1 - k - b, 1 + f, f'{f + 1}' if f < k else 'bias', side)
-        for i in range(n): sheet.write_number(pred + i, 1 + f, p['user_factors'][i, f] if f < k else p['user_biases'][i], mine)
-        for j in range(m): sheet.write_number(pred - k - b + f, left + j, p['item_factors'][j, f] if f < k else p['item_biases'][j], mine)
-    for i in range(n):
-        for j in range(m):
-            terms = [f"{cell(pred + i, 1 + f, False, True)}*{cell(pred - k - b + f, left + j, True)}" for f in range(k)]
-            if b: terms += [cell(pred + i, 1 + k, False, True), cell(pred - 1, left + j, True)]
-            z, r = '+'.join(terms), at(rate, i, j)
-            if low: z = f"{low}+({high}-{low})/(1+EXP(-({z})))"
-            sheet.write_formula(pred + i, left + j, f'=IF({r}="","",{z})', calc, float(p['pred'][i, j]) if rated[i, j] else '')
-            sheet.write_formula(errs + i, left + j, f'=IF({r}="","",({at(pred, i, j)}-{r})^2)', calc, float(error[i, j]) if rated[i, j] else '')
-    sheet.conditional_format(grid(errs), {'type': '2_color_scale', 'min_color': '#FFFFFF', 'max_color': '#E69F00', 'min_type': 'num', 'min_value': 0, 'max_type': 'num', 'max_value': 4})
-    sheet.freeze_panes(5, 1)
-    sheet.fit_to_pages(1, 1)
+    _check_names(parts)
+    return write_whole(path, _workbook(parts, table, ratings))

@@ -121,90 +121,12 @@ def test_threshold_in_both_precisions(dtype):
     L, kept = threshold_singular_values(torch.tensor((Q*np.array([1.] + [1e-5]*19))@R.T, dtype=dtype), 1.5e-4)
     assert kept.tolist() == pytest.approx([1.], abs=1e-5) and L.dtype == dtype and apart(L.double().numpy(), (1 - 1.5e-4)*np.outer(Q[:, 0], R[:, 0])) < 1e-4
 
-def test_partial_is_full():
-    L, S = planted(260, 230, 8, .04)
-    full, part = (robust_pca(L + S, partial=p) for p in (False, True))
-    assert part.rank == full.rank == 8 and ((part.S != 0) == (full.S != 0)).all() and apart(part.L, full.L) < 1e-6 and apart(part.L, L) < 1e-6
-    assert robust_pca(L + S).history.equals(part.history)                  # what None means at this size
-    noise = np.random.default_rng(0).normal(size=(230, 210))              # needs most of the rank: hands over to the full one
-    full, part = (robust_pca(noise, partial=p, gap_tol=.01) for p in (False, True))
-    assert part.rank == full.rank > 60 and apart(part.L, full.L) < 1e-3
-
-def test_partial_svd_finds_the_first_values():
-    X = torch.tensor(sum(planted(500, 300, 12, .02, size=2.)))
-    s = torch.linalg.svdvals(X)
-    for k in (0, 1, 5, 11, 12):
-        t = float(s[k] + (s[k-1] if k else 2*s[0]))/2
-        part = module._PartialSVD(300)
-        L, kept = next(got for got in (part(X, t, 1e-9) for _ in range(50)) if got)           # None: not there yet; it goes on where it was
-        assert len(kept) == k and torch.allclose(L, threshold_singular_values(X, t)[0], atol=1e-6)
-
-def test_a_missed_value_is_seen_by_the_full_round(monkeypatch):
-    "Warm vectors can be blind to one new direction. A full decomposition is not, so nothing that was missed is ever called converged"
-    g = np.random.default_rng(0)
-    Q, R = (np.linalg.qr(g.normal(size=(n, 250)))[0] for n in (300, 250))
-    s = np.concatenate([np.linspace(20, 9, 12), np.linspace(4, 3.1, 10), np.full(228, .5)])
-    before, after = (torch.tensor((Q*np.where(np.arange(250) == at, 7., s))@R.T) for at in (-1, 200))
-    part = module._PartialSVD(250)
-    while part(before, 5., 1e-3) is None: pass
-    assert len(part(after, 5., 1e-3)[1]) == 12 and len(threshold_singular_values(after, 5.)[1]) == 13       # this is why the last round is full
-
-    class Blind(module._PartialSVD):                # does not see the last of ten directions in some rounds
-        def __init__(self, *args): super().__init__(*args); self.k = 0
-        def __call__(self, X, t, within):
-            self.k += 1
-            L, s = threshold_singular_values(X, t)
-            if len(s) < 10 or self.k not in when: return L, s
-            U, _, Vh = torch.linalg.svd(L, full_matrices=False)
-            return (U[:, :9]*(s[:9] - t))@Vh[:9], s[:9]
-    monkeypatch.setattr(module, '_PartialSVD', Blind)
-    L, S = planted(seed=1)
-    for when in (range(12, 20), range(25, 28), range(40, 50)):
-        res = robust_pca(L + S, partial=True)
-        assert res.converged and res.rank == 10 and apart(res.L, L) < 1e-6 and ((res.S != 0) == (S != 0)).all()
-        best = objective(L, S, res.lam)
-        assert -1e-6 <= objective(res.L, L + S - res.L, res.lam)/best - 1 <= res.gap
-    for when in (range(10**6), range(40, 1000, 7)): # never, or time and again: then it must not say that it is done
-        with pytest.warns(RuntimeWarning, match='above'): res = robust_pca(L + S, partial=True, max_iter=150)
-        assert not res.converged
-
-def test_the_last_round_is_a_full_one(monkeypatch):
-    "Whether it converged or was stopped"
-    done, threshold, call = [], module.threshold_singular_values, module._PartialSVD.__call__
-    monkeypatch.setattr(module, 'threshold_singular_values', lambda X, t: done.append('full') or threshold(X, t))
-    def partial(self, *args):
-        got = call(self, *args)
-        if got: done.append('partial')
-        return got
-    monkeypatch.setattr(module._PartialSVD, '__call__', partial)
-    M = sum(planted(260, 230, 8, seed=5))
-    for n in (1, 5, 20, 1000):
-        done.clear()
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore' if n < 1000 else 'error')
-            res = robust_pca(M, max_iter=n)
-        assert done[-1] == 'full' and len(done) == len(res.history) and (n < 20 or done.count('partial') > 10)
-
 def test_gap_is_proved_at_the_end():
-    "With a partial decomposition, too, the gap of the last round bounds how far the pair is above the best one"
+    "The gap of the last round bounds how far the pair is above the best one"
     M = sum(planted(260, 230, 12, .08, seed=4))
-    exact, rough = robust_pca(M, partial=False, gap_tol=1e-7, tol=1e-9), robust_pca(M, partial=True, gap_tol=.02)
+    exact, rough = robust_pca(M, gap_tol=1e-7, tol=1e-9), robust_pca(M, gap_tol=.02)
     best, ours = (objective(r.L, M - r.L, r.lam) for r in (exact, rough))
     assert 0 <= ours/best - 1 <= rough.gap <= .02
-
-def test_few_full_decompositions(monkeypatch):
-    "What makes a large matrix quick, without a clock: few full decompositions, and narrow partial ones"
-    full, widths, threshold, call = [], [], module.threshold_singular_values, module._PartialSVD.__call__
-    monkeypatch.setattr(module, 'threshold_singular_values', lambda X, t: full.append(X.shape) or threshold(X, t))
-    def partial(self, *args):
-        got = call(self, *args)
-        widths.append(self.V.shape[1])
-        return got
-    monkeypatch.setattr(module._PartialSVD, '__call__', partial)
-    L, S = planted(1665, 943, 20, .05, least=.01)
-    res = robust_pca(L + S)
-    assert res.converged and res.rank == 20 and apart(res.L, L) < 1e-6 and ((res.S != 0) == (S != 0)).all()
-    assert 1 <= full.count((1665, 943)) <= 8 and len(res.history) <= 120 and max(widths) <= 60
 
 
 # How it ends
@@ -227,15 +149,15 @@ def test_every_warning_says_what_is_too_large():
         value = {'residual': res.residual, 'residual relative to L': apart(M, res.L + res.S)*np.linalg.norm(res.L + res.S)/np.linalg.norm(res.L), 'gap': res.gap}
         for name, figure, how, limit in figures: assert (value[name] > float(limit)) == (how == 'above') and value[name] == pytest.approx(float(figure), rel=.06)
 
-@pytest.mark.parametrize('shape, partial', [((200, 200), None), ((260, 230), True)])
-def test_one_round_fewer_is_no_contradiction(shape, partial):
-    "The last round allowed is a full one, and counts if it holds: either it converged or the warning names a figure above its limit"
+@pytest.mark.parametrize('shape', [(200, 200), (260, 230)])
+def test_one_round_fewer_is_no_contradiction(shape):
+    "The last round allowed counts if it holds: either it converged or the warning names a figure above its limit"
     L, S = planted(*shape, 8, seed=5)
-    enough = len(robust_pca(L + S, partial=partial).history)
+    enough = len(robust_pca(L + S).history)
     for n in range(enough - 4, enough + 1):
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter('always')
-            res = robust_pca(L + S, partial=partial, max_iter=n)
+            res = robust_pca(L + S, max_iter=n)
         within = res.residual <= 1e-7 and res.gap <= 1e-3
         assert res.converged == (not said) and (within or '(above' in str(said[0].message))
         if said and within: assert 'residual relative to L' in str(said[0].message)
@@ -337,7 +259,6 @@ def test_bad_matrices(M, error, says):
 @pytest.mark.parametrize('options, says', [
     (dict(lam=0), 'lam must be a number above 0, not 0'), (dict(lam=-1.), 'lam'), (dict(lam=float('nan')), 'lam'), (dict(lam='1'), 'lam'), (dict(lam=True), 'lam'), (dict(lam=float('inf')), 'lam'),
     (dict(tol=0), 'tol must'), (dict(tol=None), 'tol must'), (dict(gap_tol=-1), 'gap_tol must'), (dict(max_iter=0), 'max_iter must be a whole number, at least 1, not 0'),
-    (dict(max_iter=2.5), 'max_iter'), (dict(max_iter=True), 'max_iter'), (dict(max_iter=None), 'max_iter'),
-    (dict(partial='yes'), 'partial must be True, False or None'), (dict(partial=1), 'partial')])
+    (dict(max_iter=2.5), 'max_iter'), (dict(max_iter=True), 'max_iter'), (dict(max_iter=None), 'max_iter')])
 def test_bad_options(options, says):
     with pytest.raises(ValueError, match=says): robust_pca(np.ones((3, 3)), **options)
