@@ -16,26 +16,40 @@ from .interface import *
 from .interface import _as_indices, _device, _has
 
 # %% ../nbs/package/12_evaluation.ipynb #f6b563e7
+def _check(ok, problem:str, error=ValueError):
+    if not ok: raise error(problem)
+
+def _places(hits:Tensor) -> Tensor: # (k,) 1., 2., …, k
+    "The places of lists (users, k)"
+    return torch.arange(1., hits.shape[-1] + 1, device=hits.device)
+
 def dcg(
     gains:Tensor # (users, k) gain of what stands at each place of the list; for hits 1 or 0
 ) -> Tensor: # (users,)
-    "Discounted cumulative gain: Σ gain at place r / log₂(r + 1). Source: Järvelin and Kekäläinen 2002, *Cumulated Gain-Based Evaluation of IR Techniques*, with the discount in use since Burges et al. 2005."
+    """Discounted cumulative gain: Σ gain at place r / log₂(r + 1).
+
+    Source: Järvelin and Kekäläinen 2002, *Cumulated Gain-Based Evaluation of IR Techniques*, with the
+    discount in use since Burges et al. 2005."""
     gains = torch.as_tensor(gains)
-    return (gains/torch.log2(torch.arange(gains.shape[-1], device=gains.device) + 2.)).sum(-1)
+    return (gains/torch.log2(_places(gains) + 1)).sum(-1)
 
 # %% ../nbs/package/12_evaluation.ipynb #a2a85073
-def _checked_hits(hits, n_relevant) -> tuple: # hits (users, k) float, n_relevant (users,) float with NaN for 0
+def _checked_hits(hits, n_relevant) -> tuple: # (users, k) float; (users,) float with NaN for 0
     hits, n = torch.as_tensor(hits).float(), torch.as_tensor(n_relevant).float()
-    if hits.ndim != 2 or n.shape != hits.shape[:1]: raise ValueError(f"hits are (users, k) and n_relevant (users,), not {tuple(hits.shape)} and {tuple(n.shape)}")
-    if hits.shape[1] < 1: raise ValueError('a list has at least one place; hits have none')
-    if (hits.sum(1) > n).any(): raise ValueError('more hits than relevant items')
+    _check(hits.ndim == 2 and n.shape == hits.shape[:1],
+           f"hits and n_relevant are (users, k) and (users,), not {tuple(hits.shape)} and {tuple(n.shape)}")
+    _check(hits.shape[1] > 0, 'a list has at least one place')
+    _check((hits.sum(1) <= n).all(), 'more hits than relevant items')
     return hits, n.masked_fill(n == 0, float('nan'))
 
 def precision_at_k(
     hits,      # (users, k) whether what stands at each place is relevant
     n_relevant # (users,) how many relevant items each user has in all
 ) -> Tensor: # (users,); NaN for a user without relevant items
-    "The share of the k places that hold something relevant. Source of this and the next: Manning, Raghavan and Schütze 2008, *Introduction to Information Retrieval*, chapter 8."
+    """The share of the k places that hold something relevant.
+
+    Source of this and the next: Manning, Raghavan and Schütze 2008, *Introduction to Information Retrieval*,
+    chapter 8."""
     hits, n = _checked_hits(hits, n_relevant)
     return hits.mean(1) + 0*n
 
@@ -51,14 +65,14 @@ def average_precision_at_k(
 ) -> Tensor: # (users,); NaN for a user without relevant items. Its mean is MAP
     "Σ over the hits of the precision up to their place, divided by the number of all relevant items."
     hits, n = _checked_hits(hits, n_relevant)
-    return (hits*hits.cumsum(1)/torch.arange(1., hits.shape[1] + 1, device=hits.device)).sum(1)/n
+    return (hits*hits.cumsum(1)/_places(hits)).sum(1)/n
 
 def reciprocal_rank_at_k(
     hits, n_relevant # As in `precision_at_k`
 ) -> Tensor: # (users,); NaN for a user without relevant items. Its mean is MRR
     "1 / the place of the first hit; 0 without a hit."
     hits, n = _checked_hits(hits, n_relevant)
-    return (hits/torch.arange(1., hits.shape[1] + 1, device=hits.device)).amax(1) + 0*n
+    return (hits/_places(hits)).amax(1) + 0*n
 
 def hit_at_k(
     hits, n_relevant # As in `precision_at_k`
@@ -72,18 +86,21 @@ def ndcg_at_k(
 ) -> Tensor: # (users,); NaN for a user without relevant items
     "`dcg` of the hits, divided by that of the best list of k: min(k, n_relevant) hits in front."
     hits, n = _checked_hits(hits, n_relevant)
-    return dcg(hits)/dcg((torch.arange(hits.shape[1], device=hits.device) < n[:, None]).float()) + 0*n
+    best = (_places(hits) <= n[:, None]).float()
+    return dcg(hits)/dcg(best) + 0*n
 
-ranking_measures = {'nDCG': ndcg_at_k, 'MAP': average_precision_at_k, 'precision': precision_at_k, 'recall': recall_at_k,
-                    'MRR': reciprocal_rank_at_k, 'hit rate': hit_at_k}
+ranking_measures = {'nDCG': ndcg_at_k, 'MAP': average_precision_at_k, 'precision': precision_at_k,
+                    'recall': recall_at_k, 'MRR': reciprocal_rank_at_k, 'hit rate': hit_at_k}
 
 # %% ../nbs/package/12_evaluation.ipynb #5d7bf860
 def coverage(
     ranked:Tensor,   # (users, k) item indices, 0 for an empty place
     n_candidates:int # How many items could have been shown
 ) -> float: # Between 0 and 1
-    "The share of the candidates that stands in anybody's list. Raises `ValueError` for no candidates. Source: Ge, Delgado-Battenfeld and Jannach 2010, *Beyond Accuracy*."
-    if n_candidates < 1: raise ValueError(f"at least one item must be a candidate, not {n_candidates}")
+    """The share of the candidates that stands in anybody's list. Raises `ValueError` for no candidates.
+
+    Source: Ge, Delgado-Battenfeld and Jannach 2010, *Beyond Accuracy*."""
+    _check(n_candidates > 0, f"at least one item must be a candidate, not {n_candidates}")
     return len(ranked[ranked > 0].unique())/n_candidates
 
 def novelty(
@@ -91,50 +108,58 @@ def novelty(
     counts:Tensor, # (n_items,) how many training users have each item
     n_users:int    # How many training users there are
 ) -> float: # Bits
-    """The mean of −log₂(share of the users who have the item) over all places. An item that nobody has counts as if one had it.
+    """The mean of −log₂(share of the users who have the item) over all places.
 
-    Source: Zhou et al. 2010, *Solving the apparent diversity-accuracy dilemma of recommender systems* (self-information)."""
-    shown = ranked[ranked > 0]
-    return (-torch.log2(counts[shown].clamp(min=1).double()/n_users)).mean().item() if len(shown) else float('nan')
+    An item that nobody has counts as if one had it. Source: Zhou et al. 2010, *Solving the apparent
+    diversity-accuracy dilemma of recommender systems* (self-information)."""
+    shares = counts[ranked[ranked > 0]].clamp(min=1).double()/n_users
+    return -shares.log2().mean().item()                 # of no places: NaN
 
 def rating_errors(
     pred, # (n,) or (n, 1) predicted ratings
     targ  # (n,) or (n, 1) ratings
 ) -> pd.Series: # RMSE and MAE
-    "How far predicted ratings are off. Raises `ValueError` for different lengths, no rows, and what is not finite."
+    "How far predicted ratings are off. Raises `ValueError` for other lengths, no rows, no finite numbers."
     pred, targ = (torch.as_tensor(t).detach().double().cpu().flatten() for t in (pred, targ))
-    if pred.shape != targ.shape or not len(pred): raise ValueError(f"as many predictions as ratings are needed, and at least one; there are {len(pred)} and {len(targ)}")
-    if not (pred.isfinite().all() and targ.isfinite().all()): raise ValueError('predictions and ratings must be finite numbers')
-    return pd.Series({'RMSE': (pred - targ).square().mean().sqrt().item(), 'MAE': (pred - targ).abs().mean().item()})
+    n = len(pred)
+    _check(n == len(targ) > 0, f"{n} and {len(targ)} numbers: as many of both are needed, and at least one")
+    error = pred - targ
+    _check(error.isfinite().all(), 'predictions and ratings must be finite numbers')
+    return pd.Series({'RMSE': error.square().mean().sqrt().item(), 'MAE': error.abs().mean().item()})
 
 # %% ../nbs/package/12_evaluation.ipynb #342f3a1b
-def _column(df, name, k:int, hint=''):
-    "The values of column `name`, or of the k-th; a `DataError` where there is none, or a value is missing"
-    if len(df) == 0: raise DataError('the table is empty')
-    if name is None: name = df.columns[k]
-    if name not in df: raise DataError(f"there is no column {name!r}; the table has {list(df.columns)}{hint}")
-    if df[name].isna().any(): raise DataError(f"column {name!r}: {int(df[name].isna().sum())} of {len(df)} values are missing")
-    return df[name]
+def _check_rows(df): _check(len(df), 'the table is empty', DataError)
 
-def _ratio(ratio):
-    if not 0 < ratio < 1: raise DataError(f"the share that trains is between 0 and 1, not {ratio}")
+def _check_share(ratio):
+    _check(0 < ratio < 1, f"the share that trains is between 0 and 1, not {ratio}", DataError)
+
+def _column(df, name, k:int=0, hint='') -> pd.Series:
+    "Column `name`, or the k-th if None; a `DataError` where there is none, or a value is missing"
+    _check_rows(df)
+    name = df.columns[k] if name is None else name
+    _check(name in df, f"there is no column {name!r} in {list(df.columns)}{hint}", DataError)
+    n_missing = int(df[name].isna().sum())
+    _check(n_missing == 0, f"column {name!r}: {n_missing} of {len(df)} values are missing", DataError)
+    return df[name]
 
 def _within(groups, ratio:float, seed) -> tuple: # (training, validation) row positions
     "A random `ratio` of each group's rows train, rounded to whole rows (a half to the even number)"
-    _ratio(ratio)
+    _check_share(ratio)
     order = np.random.default_rng(seed).permutation(len(groups))
-    codes = pd.Series(pd.factorize(groups)[0][order])
-    by = codes.groupby(codes)
-    train = (by.cumcount() < (ratio*by.transform('size')).round()).to_numpy()
-    return np.sort(order[train]), np.sort(order[~train])
+    group = pd.Series(pd.factorize(groups)[0][order])
+    by_group = group.groupby(group)
+    n_train = (ratio*by_group.transform('size')).round()
+    trains = (by_group.cumcount() < n_train).to_numpy()
+    return np.sort(order[trains]), np.sort(order[~trains])
 
+# %% ../nbs/package/12_evaluation.ipynb #5b01c0d2
 def random_split(
     ratings:pd.DataFrame, # One row for each rating or interaction
     ratio:float=.75,      # The share that trains
     seed:int=0            # Of the draw
 ) -> tuple: # (training, validation) row positions, ascending
     "Any rows."
-    if len(ratings) == 0: raise DataError('the table is empty')
+    _check_rows(ratings)
     return _within(np.zeros(len(ratings)), ratio, seed)
 
 def user_split(
@@ -143,52 +168,73 @@ def user_split(
     seed:int=0            # Of the draw
 ) -> tuple: # (training, validation) row positions, ascending
     "A share of each user's rows. With ratios above a half every user has a training row."
-    return _within(_column(ratings, user, 0), ratio, seed)
+    return _within(_column(ratings, user), ratio, seed)
 
 def item_split(
     ratings:pd.DataFrame, ratio:float=.75, # Rows, and the share of each item's that trains
     item=None,            # Name of the item's column; the second if None
     seed:int=0            # Of the draw
 ) -> tuple: # (training, validation) row positions, ascending
-    "A share of each item's rows: what the `recommenders` package calls `python_stratified_split(filter_by='item')`. With ratios above a half every item has a training row."
+    """A share of each item's rows: `python_stratified_split(filter_by='item')` of the `recommenders` package.
+
+    With ratios above a half every item has a training row."""
     return _within(_column(ratings, item, 1), ratio, seed)
 
+# %% ../nbs/package/12_evaluation.ipynb #5b01c0d5
 def leave_one_out(
     ratings:pd.DataFrame, # Rows
     user=None,            # Name of the user's column; the first if None
     time='timestamp',     # Name of the column of times; None holds out a random row of each user
     seed:int=0            # Of the draw, where there is one
 ) -> tuple: # (training, validation) row positions, ascending
-    "Each user's last row (of equally late ones the last in the table). Users with a single row keep it for training."
-    users = _column(ratings, user, 0)
-    when = np.random.default_rng(seed).permutation(len(users)) if time is None else _column(ratings, time, 0, '; time=None holds out a random row of each user').to_numpy()
-    codes = pd.Series(pd.factorize(users)[0])
-    order = np.argsort(when, kind='stable')
-    last = codes.iloc[order].drop_duplicates(keep='last').index.to_numpy()
-    last = last[codes.groupby(codes).transform('size').to_numpy()[last] > 1]
-    return np.setdiff1d(np.arange(len(users)), last), np.sort(last)
+    """Each user's last row (of equally late ones the last in the table).
+
+    Users with a single row keep it for training."""
+    users = pd.Series(pd.factorize(_column(ratings, user))[0])
+    if time is None: when = np.random.default_rng(seed).permutation(len(users))
+    else: when = _column(ratings, time, hint='; time=None holds out a random row of each user').to_numpy()
+    in_order = users.iloc[np.argsort(when, kind='stable')]
+    last = in_order.duplicated() & ~in_order.duplicated(keep='last')
+    valid = np.sort(in_order.index[last])
+    return np.setdiff1d(np.arange(len(users)), valid), valid
 
 def time_split(
     ratings:pd.DataFrame, # Rows
     ratio:float=.75,      # The share that trains, rounded to whole rows; more where rows share the last time
     time='timestamp'      # Name of the column of times
 ) -> tuple: # (training, validation) row positions, ascending
-    "One date for everybody. Rows of the very same time stay together in training, so that each validation row is later than all training rows. Raises `DataError` if that leaves none."
-    _ratio(ratio)
-    when = _column(ratings, time, 0).to_numpy()
-    cut = np.sort(when)[max(int(round(ratio*len(when))) - 1, 0)]
-    if not (when > cut).any(): raise DataError(f"no row is later than the {ratio:.0%} that train: too many have the same time")
-    return np.flatnonzero(when <= cut), np.flatnonzero(when > cut)
+    """One date for everybody. Rows of the very same time stay together in training.
+
+    So each validation row is later than all training rows. Raises `DataError` if that leaves none."""
+    _check_share(ratio)
+    when = _column(ratings, time).to_numpy()
+    n_train = max(int(round(ratio*len(when))), 1)
+    late = when > np.sort(when)[n_train - 1]
+    _check(late.any(), f"no row is later than the {ratio:.0%}: too many have the same time", DataError)
+    return np.flatnonzero(~late), np.flatnonzero(late)
 
 # %% ../nbs/package/12_evaluation.ipynb #2129a2c3
 def _positions(rows, n:int):
     "Row positions as an array; a `DataError` for masks, and for what lies outside of n rows"
     rows = np.asarray(rows)
     if rows.size == 0: return rows.astype(int)
-    if rows.ndim != 1 or rows.dtype.kind not in 'iu':
-        raise DataError(f"row positions are whole numbers in one dimension, not {rows.dtype} of shape {rows.shape}; of a mask take np.flatnonzero(mask)")
-    if rows.min() < 0 or rows.max() >= n: raise DataError(f"row positions are from 0 to {n-1}; given were {rows.min()} to {rows.max()}")
+    _check(rows.ndim == 1 and rows.dtype.kind in 'iu',
+           f"row positions are integers, not {rows.dtype}; of a mask take np.flatnonzero(mask)", DataError)
+    low, high = rows.min(), rows.max()
+    _check(0 <= low and high < n, f"row positions are from 0 to {n-1}, not {low} to {high}", DataError)
     return rows
+
+def _leaks(pair, train, valid) -> dict: # pair (n,): the same number for the same pair
+    "What must be 0"
+    n_uses = np.bincount(np.concatenate([train, valid]), minlength=len(pair))
+    return {'rows in both': len(np.intersect1d(train, valid)),
+            'rows used twice': int((n_uses > 1).sum()),
+            'rows in neither': int((n_uses == 0).sum()),
+            'validation pairs known in training': int(np.isin(pair[valid], pair[train]).sum())}
+
+def _n_new(values, train, valid) -> int:
+    "How many different values only validation rows have"
+    return len(np.setdiff1d(values[valid], values[train]))
 
 def split_report(
     ratings:pd.DataFrame, # Rows
@@ -196,18 +242,19 @@ def split_report(
     user=None, item=None, # Names of the columns; the first and the second if None
     time=None             # Name of the column of times, if there is one
 ) -> pd.Series: # Counts
-    "What to know of a split. The first four, and by time the last, must be 0 for a split without leaks. Raises `DataError` for what are no row positions."
-    u, i = (pd.factorize(_column(ratings, n, k))[0] for k, n in enumerate((user, item)))
-    train, valid = (_positions(o, len(ratings)) for o in (train, valid))
-    pair = u*(i.max() + 1) + i
-    uses = np.bincount(np.concatenate([train, valid]), minlength=len(ratings))
-    res = {'rows in both': len(np.intersect1d(train, valid)), 'rows used twice': int((uses > 1).sum()), 'rows in neither': int((uses == 0).sum()),
-           'validation pairs known in training': int(np.isin(pair[valid], pair[train]).sum()), 'training rows': len(train), 'validation rows': len(valid),
-           'validation users without training rows': len(np.setdiff1d(u[valid], u[train])),
-           'validation items without training rows': len(np.setdiff1d(i[valid], i[train]))}
+    """What to know of a split. The first four, and by time the last, must be 0 for a split without leaks.
+
+    Raises `DataError` for what are no row positions."""
+    users, items = (pd.factorize(_column(ratings, name, k))[0] for k, name in enumerate((user, item)))
+    train, valid = (_positions(rows, len(ratings)) for rows in (train, valid))
+    res = _leaks(users*(items.max() + 1) + items, train, valid)
+    res |= {'training rows': len(train), 'validation rows': len(valid),
+            'validation users without training rows': _n_new(users, train, valid),
+            'validation items without training rows': _n_new(items, train, valid)}
     if time is not None:
-        t = _column(ratings, time, 0).to_numpy()
-        res['training rows as late as the first validation row'] = int((t[train] >= t[valid].min()).sum()) if len(valid) else 0
+        when = _column(ratings, time).to_numpy()
+        n_late = int((when[train] >= when[valid].min()).sum()) if len(valid) else 0
+        res['training rows as late as the first validation row'] = n_late
     return pd.Series(res)
 
 # %% ../nbs/package/12_evaluation.ipynb #abc6cad1
@@ -215,51 +262,70 @@ def rank_scores(
     model, # A model of this course, or a function: users (n,) → scores (n, n_items)
     users  # (n,) indices of users
 ) -> Tensor: # (n, n_items), the higher the better; column 0 is `#na#`. Detached
-    "The scores by which `model` ranks all items for each of the users. Raises `IndexError` for an index without a row."
+    "The scores by which `model` ranks all items for users. Raises `IndexError` for an index without a row."
     if not isinstance(model, nn.Module) and callable(model): return model(torch.as_tensor(users))
     n_users, n_items = sizes(model)
-    if n_items is None:
-        raise NotInModel(f"a {type(model).__name__} does not say how many items it has; give a model of this course or a function")
+    _check(n_items is not None, f"a {type(model).__name__} does not say how many items it has; "
+                                "give a model of this course or a function", NotInModel)
     users = _as_indices('users', users, n_users, _device(model))
-    return model.rank_scores(users) if _has(model, 'rank_scores') else score(model, users[:, None], torch.arange(n_items))
+    if _has(model, 'rank_scores'): return model.rank_scores(users)
+    return score(model, users[:, None], torch.arange(n_items))
 
 def _scores_of(model, users, n_items:int) -> Tensor: # (n, n_items) float, on the CPU
     "`rank_scores`, and a `ValueError` where they have another shape"
     scores = torch.as_tensor(rank_scores(model, users)).detach().float().cpu()
-    if scores.shape != (len(users), n_items): raise ValueError(f"the scores must be (users, n_items) = {(len(users), n_items)}, not {tuple(scores.shape)}")
+    shape = len(users), n_items
+    _check(scores.shape == shape, f"the scores must be (users, n_items) = {shape}, not {tuple(scores.shape)}")
     return scores
 
 def _rows(n_items:int) -> int: return max(1, 2**24//n_items)    # users at a time: 64 MB of scores
 
 # %% ../nbs/package/12_evaluation.ipynb #d103d7cb
+def _lists(scores, have, counts, k:int) -> Tensor: # (users, k)
+    "The best k items that a user does not have and that somebody has; scores, have (users, n_items)"
+    return top_k(scores.masked_fill((have > 0) | (counts == 0), -float('inf')), k)
+
+def _hits(scores, have, wanted, counts, k:int) -> tuple: # lists, hits (users, k), n_relevant (users,)
+    "Lists, and what in them is relevant: wanted, and not in training"
+    relevant = wanted*(1 - have)
+    lists = _lists(scores, have, counts, k)
+    return lists, relevant.gather(1, lists), relevant.sum(1)
+
+def _all_hits(model, known:History, wanted:History, k:int) -> tuple: # users (n,), and the three of `_hits`
+    "The lists of all users who have something to find, made for a block of users at a time"
+    counts, n_items = known.counts(), known.n_items
+    users = wanted.lengths().nonzero()[:, 0]
+    blocks = [_hits(_scores_of(model, some, n_items), known(some), wanted(some), counts, k)
+              for some in users.split(_rows(n_items))]
+    lists, hits, n_relevant = (torch.cat(parts) for parts in zip(*blocks))
+    some = n_relevant > 0
+    _check(some.any(), 'no validation pair is new: there is nothing to find', DataError)
+    return users[some], lists[some], hits[some], n_relevant[some]
+
+def _of_all_lists(lists, known:History) -> pd.Series:
+    "What is measured of the lists of all users together"
+    counts = known.counts()
+    n_candidates, n_users = (int((n > 0).sum()) for n in (counts, known.lengths()))
+    return pd.Series({'coverage': coverage(lists, n_candidates), 'novelty': novelty(lists, counts, n_users),
+                      'users': len(lists)})
+
 def ranking_metrics(
     model,        # A model, or a function: users (n,) → scores (n, n_items)
-    dls,          # `RatingsDataLoaders` or `HistoryDataLoaders`: training rows are known, validation rows are to be found
+    dls,          # Loaders of ratings or histories: training rows are known, validation rows are to be found
     k:int=10,     # Length of the lists
     per_user:bool=False # One row for each user instead of the means
 ): # A Series: the means, coverage, novelty and the number of users; or a data frame of users
     """The quality of top-k lists: nDCG, MAP, precision, recall, MRR, hit rate, coverage, novelty.
 
-    Candidates are all items with a training row, except those that the user has in training. Every validation pair that is no
-    training pair is relevant; an item without a training row can be relevant, and cannot be found. Users without a relevant item are
-    left out of the means. Ties: the lower index first. Scores are made for a block of users at a time (64 MB).
+    Candidates are all items with a training row, except those that the user has in training. Every validation
+    pair that is no training pair is relevant; an item without a training row can be relevant, but not found.
+    Users without a relevant item are left out of the means. Ties: the lower index first.
+    Scores are made for a block of users at a time (64 MB).
     Raises `DataError` where there is nothing to find, `ValueError` for scores of another shape or a NaN."""
     known, wanted = (History(ds.x.cpu(), dls.n_users, dls.n_items) for ds in (dls.train_ds, dls.valid_ds))
-    counts = known.counts()
-    users, rows, lists = wanted.lengths().nonzero()[:, 0], [], []
-    for some in users.split(_rows(dls.n_items)):
-        scores, have = _scores_of(model, some, dls.n_items), known(some)
-        relevant = wanted(some)*(1 - have)
-        best = top_k(scores.masked_fill((have > 0) | (counts == 0), -float('inf')), k)          # (users, k)
-        hits, n = relevant.gather(1, best), relevant.sum(1)
-        rows.append(torch.stack([f(hits, n) for f in ranking_measures.values()], dim=1))       # (users, measures)
-        lists.append(best)
-    each = pd.DataFrame(torch.cat(rows).numpy() if rows else np.empty((0, len(ranking_measures))), columns=list(ranking_measures))
-    found = each['nDCG'].notna().tolist()
-    if not any(found): raise DataError('there is no validation pair that is not a training pair: nothing to find')
+    users, lists, hits, n_relevant = _all_hits(model, known, wanted, k)
+    each = pd.DataFrame({name: f(hits, n_relevant).numpy() for name, f in ranking_measures.items()})
     if per_user:
-        names = dls.classes[dls.train_ds.cat_names[0]]
-        return each[found].set_axis(pd.Index([names[u] for u, yes in zip(users.tolist(), found) if yes], name=dls.train_ds.cat_names[0]))
-    best = torch.cat(lists)[torch.tensor(found)]
-    return pd.concat([each[found].astype(float).mean(), pd.Series({'coverage': coverage(best, int((counts > 0).sum())),
-                      'novelty': novelty(best, counts, int((known.lengths() > 0).sum())), 'users': sum(found)})])
+        user_name = dls.train_ds.cat_names[0]
+        return each.set_axis(pd.Index([dls.classes[user_name][u] for u in users.tolist()], name=user_name))
+    return pd.concat([each.astype(float).mean(), _of_all_lists(lists, known)])

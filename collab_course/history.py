@@ -12,21 +12,24 @@ from .errors import *
 from .loaders import *
 
 # %% ../nbs/package/05_history.ipynb #ce362e3d
+def _in_order(scores:Tensor) -> Tensor: # int64, as large as `scores`
+    "The scores, as float32, as whole numbers in the same order; 0. and -0. are equal"
+    bits = (scores.float() + 0.).view(torch.int32).long()
+    return torch.where(bits < 0, bits ^ (2**31 - 1), bits)
+
 def top_k(
     scores:Tensor, # (users, n_items) float; -inf for what must not be shown. Column 0 (`#na#`) is never shown
     k:int          # Length of the lists
 ) -> Tensor: # (users, k) item indices, best first; 0 where nothing is left to show
-    """The k items with the highest scores. Equal scores: the lower index first. Scores are compared as float32.
+    """The k items with the highest scores, compared as float32. Equal scores: the lower index first.
 
     Raises `ValueError` for a NaN, `k < 1`, or what is no table."""
     if k < 1: raise ValueError(f"a list has at least one place, not {k}")
     if scores.ndim != 2: raise ValueError(f"scores are (users, n_items), not {tuple(scores.shape)}")
-    if scores.isnan().any(): raise ValueError(f"{int(scores.isnan().sum())} scores are NaN: they have no place in an order")
-    n = scores.shape[1]
-    bits = (scores.float() + 0.).view(torch.int32).long()               # + 0. turns -0. into 0.
-    bits = torch.where(bits < 0, bits ^ (2**31 - 1), bits)              # now in the order of the floats
-    key = (bits << 31) + torch.arange(n - 1, -1, -1, device=scores.device)
-    best = key[:, 1:].topk(min(k, n - 1)).indices + 1                   # (users, ≤ k), without column 0
+    if scores.isnan().any(): raise ValueError(f"{int(scores.isnan().sum())} scores are NaN")
+    n_items = scores.shape[1]
+    key = (_in_order(scores) << 31) + torch.arange(n_items - 1, -1, -1, device=scores.device)
+    best = key[:, 1:].topk(min(k, n_items - 1)).indices + 1             # (users, ≤ k), without column 0
     best = best.masked_fill(scores.gather(1, best) == -float('inf'), 0)
     return F.pad(best, (0, k - best.shape[1]))
 
@@ -36,16 +39,24 @@ def _checked_pairs(pairs, n_users:int, n_items:int) -> Tensor: # (n, 2) int64
     pairs = torch.as_tensor(pairs).detach()
     if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.is_floating_point():
         raise DataError(f"pairs are (n, 2) integer indices, not {tuple(pairs.shape)} of {pairs.dtype}")
-    if len(pairs) and not (pairs.min() >= 0 and pairs[:, 0].max() < n_users and pairs[:, 1].max() < n_items):
-        raise DataError(f"the pairs go up to user {int(pairs[:, 0].max())} and item {int(pairs[:, 1].max())}; "
-                        f"the model has rows for {n_users} and {n_items}")
+    user, item = pairs.amax(dim=0).tolist() if len(pairs) else (0, 0)
+    if user >= n_users or item >= n_items or (pairs < 0).any():
+        raise DataError(f"pairs go up to user {user} and item {item}, rows to {n_users-1} and {n_items-1}")
     return pairs.long()
 
-class History(Module):
-    """Who rated what, as compressed rows: the items of user `u` are `items[start[u]:start[u + 1]]`, ascending, each once.
+def _different(pairs:Tensor, n_items:int) -> tuple: # (n,) user*n_items + item, ascending; (n,) their rows
+    "The different pairs, and the last row of each; those with an unknown user or item (index 0) are left out"
+    key, rows = (pairs[:, 0]*n_items + pairs[:, 1]).sort(stable=True)
+    keep = (pairs[rows] > 0).all(dim=1)
+    keep[:-1] &= key[1:] != key[:-1]
+    return key[keep], rows[keep]
 
-    Of a repeated pair the last row counts; pairs with an unknown user or item (index 0) are left out. Called with users (n,), it returns their rows of zeros
-    and ones (n, n_items). Raises `DataError` for what are no pairs of these users and items."""
+class History(Module):
+    """Who rated what, as compressed rows: user `u` has the items `items[start[u]:start[u + 1]]`, ascending.
+
+    Of a repeated pair the last row counts; pairs with an unknown user or item (index 0) are left out.
+    Called with users (n,), it returns their rows of zeros and ones (n, n_items).
+    Raises `DataError` for what are no pairs of these users and items."""
     def __init__(self,
         pairs,       # (n, 2) indices of user and item, such as `dls.train_ds.x`
         n_users:int, # Users, `#na#` included
@@ -53,15 +64,11 @@ class History(Module):
         ratings=None,# (n,) or (n, 1), where they matter
         trained=None # (n,) whether a model was trained on the rating; on all if None
     ):
-        pairs = _checked_pairs(pairs, n_users, n_items)
-        key, order = (pairs[:, 0]*n_items + pairs[:, 1]).sort(stable=True)
-        keep = (pairs[order] > 0).all(dim=1)
-        keep[:-1] &= key[1:] != key[:-1]
-        key, order = key[keep], order[keep]
+        key, rows = _different(_checked_pairs(pairs, n_users, n_items), n_items)
         start = torch.searchsorted(key, torch.arange(n_users + 1, device=key.device)*n_items)
         if ratings is not None:
-            ratings = ratings.detach().reshape(-1).float()[order]
-            trained = torch.ones_like(ratings, dtype=torch.bool) if trained is None else trained[order]
+            ratings = ratings.detach().reshape(-1).float()[rows]
+            trained = torch.ones_like(ratings, dtype=torch.bool) if trained is None else trained[rows]
         self._set(n_users, n_items, start, (key % n_items).int(), ratings, trained)
 
     def _set(self, n_users, n_items, start, items, ratings=None, trained=None):
@@ -79,7 +86,8 @@ class History(Module):
         "Room for a history, to be filled by `load_state_dict`"
         history = cls.__new__(cls)
         nn.Module.__init__(history)
-        history._set(n_users, n_items, torch.zeros(n_users + 1, dtype=torch.long), torch.zeros(n, dtype=torch.int32))
+        start, items = torch.zeros(n_users + 1, dtype=torch.long), torch.zeros(n, dtype=torch.int32)
+        history._set(n_users, n_items, start, items)
         history.filled = False
         return history
 
@@ -112,7 +120,8 @@ class History(Module):
     def forward(self, users):
         who, rows = self.of(users)
         one = torch.ones((), device=rows.device)
-        return torch.zeros(len(users), self.n_items, device=rows.device).index_put_((who, self.items[rows].long()), one)
+        empty = torch.zeros(len(users), self.n_items, device=rows.device)
+        return empty.index_put_((who, self.items[rows].long()), one)
 
     @property
     def pairs(self) -> Tensor: # (n, 2) int64
@@ -134,7 +143,7 @@ def as_history(
 
 # %% ../nbs/package/05_history.ipynb #d95872ca
 class HistoryDL(RatingsDL):
-    "Batches of users instead of rows: x (batch,) user indices; y (batch, n_items), 1 for what they have among the rows of this loader."
+    "Batches of users: x (batch,) their indices; y (batch, n_items), 1 for what they have in this loader."
     def __init__(self,
         dataset,         # A `RatingsDataset`
         bs:int=64,       # Users in a batch
@@ -149,8 +158,8 @@ class HistoryDL(RatingsDL):
 
     def take(self, i:Tensor) -> tuple: # (batch,) positions among `users` → (batch,) users, (batch, n_items)
         "The batch of the users at `i`"
-        u = self.users[i.to(self.users.device)]
-        return u, self.history(u)
+        users = self.users[i.to(self.users.device)]
+        return users, self.history(users)
 
     def to(self, device):
         self.users = self.users.to(device)
@@ -158,51 +167,58 @@ class HistoryDL(RatingsDL):
         return super().to(device)
 
     def new(self, dataset=None, cls=None, **kwargs):
-        return super().new(dataset, cls, **{'n': self.n_rows if dataset is None else len(dataset), **kwargs})
+        n_rows = self.n_rows if dataset is None else len(dataset)
+        return super().new(dataset, cls, **{'n': n_rows, **kwargs})
+
+    def _names(self, items, n:int=3) -> str: # items (m,) indices
+        "The names of the first `n` items, in one line"
+        vocab = self.dataset.classes[self.dataset.cat_names[1]]
+        return ' | '.join(str(vocab[i]) for i in items[:n].tolist())
 
     def decode(self, b) -> pd.DataFrame:
         "A batch as a data frame: the user, how many items, the first of them"
-        return self._table(b, 3)
-
-    def _table(self, b, max_n_items, out=None):
-        users, items = (self.dataset.classes[n] for n in self.dataset.cat_names)
-        u, y = (o.cpu() for o in b)
-        names = lambda idx: ' | '.join(str(items[k]) for k in idx[:max_n_items].tolist())
-        res = {self.dataset.cat_names[0]: [users[k] for k in u.tolist()], 'items': [int(n) for n in y.sum(1)], 'such as': [names(row.nonzero()[:, 0]) for row in y]}
-        if out is not None: res['offered'] = [names(row[row > 0]) for row in top_k(out, max_n_items)]
-        return pd.DataFrame(res)
+        users, y = (o.cpu() for o in b)
+        user_name = self.dataset.cat_names[0]
+        names = [self.dataset.classes[user_name][u] for u in users.tolist()]
+        some = [self._names(row.nonzero()[:, 0]) for row in y]
+        return pd.DataFrame({user_name: names, 'items': y.sum(1).int().numpy(), 'such as': some})
 
     def decode_batch(self, b, max_n:int=9, full:bool=True) -> list:
-        return L(self._table([o[:max_n] for o in b], 3).itertuples(index=False, name=None))
+        return L(self.decode([o[:max_n] for o in b]).itertuples(index=False, name=None))
 
     def show_batch(self, b=None, max_n:int=9, ctxs=None, show:bool=True, unique:bool=False, **kwargs):
         "Some users and what they have; `show=False` returns the table instead"
-        b = self.one_batch() if b is None else b
-        df = self._table([o[:1].expand_as(o[:max_n]) if unique else o[:max_n] for o in b], 3)
+        b = [o[:max_n] for o in (self.one_batch() if b is None else b)]
+        df = self.decode([o[:1].expand_as(o) for o in b] if unique else b)
         return display_df(df) if show else df
 
     def show_results(self, b, out, max_n:int=9, ctxs=None, show:bool=True, **kwargs):
-        "Some users, what was held out, and the first of what the model scores highest, what they have in training included"
-        df = self._table([o[:max_n] for o in b], 3, detuplify(out).detach().float().cpu()[:max_n])
+        "Some users, what was held out, and what the model scores highest, training rows included"
+        df = self.decode([o[:max_n] for o in b])
+        best = top_k(detuplify(out).detach().float().cpu()[:max_n], 3)
+        df['offered'] = [self._names(row[row > 0]) for row in best]
         return display_df(df) if show else df
 
+# %% ../nbs/package/05_history.ipynb #5a01c0e3
 class HistoryDataLoaders(RatingsDataLoaders):
     "`DataLoaders` of whole histories, from interactions with or without ratings."
     @classmethod
     def from_df(cls,
-        interactions:pd.DataFrame, # The user's and the item's column come first, unless named; all others are ignored
+        interactions:pd.DataFrame, # The user's and the item's column come first, unless named
         *args,                     # `valid_pct`, …
         user_name=None, item_name=None, # Names of the two columns
         bs:int=64,                 # Users in a batch
         val_bs:int=None,           # The same for validation; `bs` if None
-        **kwargs                   # All other arguments of `RatingsDataLoaders.from_df`: `seed`, `valid_idx`, `splitter`, `vocab`, `device`, …
+        **kwargs                   # Passed to `RatingsDataLoaders.from_df`: `seed`, `valid_idx`, `vocab`, …
     ):
         "Loaders of histories. Raises `DataError` as `RatingsDataLoaders.from_df` does."
-        if interactions.shape[1] < 2: raise DataError(f"two columns are needed, user and item; the table has {list(interactions.columns)}")
-        user, item = (interactions.columns[k] if n is None else n for k, n in enumerate((user_name, item_name)))
-        return super().from_df(interactions.assign(interaction=1.), *args, user_name=user, item_name=item, rating_name='interaction',
-                               **{'bs': bs, 'val_bs': val_bs or bs, 'dl_type': HistoryDL, **kwargs})
+        columns = list(interactions.columns)
+        if len(columns) < 2: raise DataError(f"two columns are needed, user and item; there are {columns}")
+        user, item = (columns[k] if name is None else name for k, name in enumerate((user_name, item_name)))
+        kwargs = {'bs': bs, 'val_bs': val_bs or bs, 'dl_type': HistoryDL, **kwargs}
+        kwargs |= dict(user_name=user, item_name=item, rating_name='interaction')
+        return super().from_df(interactions.assign(interaction=1.), *args, **kwargs)
 
     def test_dl(self, *args, **kwargs):
         "There are no new pairs to ask: `rank_scores` gives the scores of all items"
-        raise NotImplementedError('a model of whole histories is not asked about pairs: use rank_scores, top_n or ranking_metrics')
+        raise NotImplementedError('a model of histories takes no pairs: use rank_scores or top_n')

@@ -7,8 +7,6 @@ __all__ = ['ranking_recipe', 'HistoryModel', 'Popularity', 'EASE', 'softmax_loss
            'top_n_for']
 
 # %% ../nbs/12_ranking.ipynb #5970219e
-import warnings
-
 from fastai.collab import *
 from fastai.tabular.all import *
 from .errors import *
@@ -16,14 +14,16 @@ from .history import *
 from .interface import *
 from .training import *
 from .evaluation import *
-from .evaluation import _rows, _scores_of
+from .evaluation import _hits, _lists, _rows, _scores_of
 from .interface import _kept_arguments
 
 # %% ../nbs/12_ranking.ipynb #91e149cd
 class HistoryModel(Module):
-    """A model that ranks by what a user has. It is told by `from_histories`: rows of zeros and ones (n, n_items) → scores (n, n_items).
+    """A model that ranks by what a user has.
 
-    Called with users (n,), it returns the scores of all items, (n, n_items); with pairs (batch, 2), theirs, (batch,). A user without a history, index 0 included, gets a sensible list: mostly what is popular."""
+    Its `from_histories` takes rows of zeros and ones (n, n_items) and returns scores (n, n_items). Called
+    with users (n,), it returns the scores of all items (n, n_items); with pairs (batch, 2), theirs (batch,).
+    A user without a history, index 0 included, gets a sensible list: mostly what is popular."""
     def __init__(self,
         n_users:int, # Users, `#na#` included
         n_items:int, # Items, `#na#` included
@@ -46,35 +46,41 @@ class HistoryModel(Module):
 
     def from_histories(self, h): raise NotImplementedError(f"{type(self).__name__} does not say how it ranks")
 
-    def forward(self, x):
-        if x.ndim == 1: return self.from_histories(self.history(x))                  # (n, n_items)
-        users, back = x[:, 0].unique(return_inverse=True)
-        res = []
-        for some in users.split(step := _rows(self.n_items)):
-            lo = len(res)*step
-            here = (back >= lo) & (back < lo + step)
-            res.append((here.nonzero()[:, 0], self(some)[back[here] - lo, x[here, 1]]))
-        if not res: return torch.zeros(0, device=x.device)
-        at, values = (torch.cat(o) for o in zip(*res))
-        return values[at.argsort()]                                                    # (batch,)
+    def forward(self, x): return self.from_histories(self.history(x)) if x.ndim == 1 else self._of_pairs(x)
+
+    def _of_pairs(self, x) -> Tensor: # (batch, 2) → (batch,)
+        "Scores of pairs, made for a block of users at a time"
+        size = _rows(self.n_items)
+        users, row = x[:, 0].unique(return_inverse=True)
+        blocks = users.split(size)
+        at = [(row//size == k).nonzero()[:, 0] for k in range(len(blocks))]     # each block's pairs
+        scores = [self(some)[row[i] % size, x[i, 1]] for some, i in zip(blocks, at)]
+        return torch.cat(scores)[torch.cat(at).argsort()]
+
+    def _popularity(self) -> Tensor: # (n_items,)
+        return self.history.counts().float() if self.history.filled else torch.zeros(self.n_items)
 
 
 class Popularity(HistoryModel):
     "The bar: the same list for everybody, by how many training users have each item."
     def __init__(self, n_users:int, n_items:int, pairs=None): # As for `HistoryModel`
         super().__init__(n_users, n_items, pairs)
-        self.register_buffer('popularity', self.history.counts().float() if self.history.filled else torch.zeros(n_items))
+        self.register_buffer('popularity', self._popularity())
 
     def from_histories(self, h): return self.popularity.expand(len(h), -1)
 
 # %% ../nbs/12_ranking.ipynb #a40fa1ed
 class EASE(HistoryModel):
-    """Each item is a linear regression on all others, solved at once: B = −P / diag(P) with a zero diagonal, P = (XᵀX + Λ)⁻¹. Made, not trained; no factors.
+    """Each item is a linear regression on all others, solved at once.
 
-    Λ is diagonal: λᵢ = l2 · nᵢ^power, scaled so that its mean over all interactions is `l2` (nᵢ: users who have item i). `power=0` is the paper's λ.
-    Takes users (n,) → scores (n, n_items), or pairs (batch, 2) → (batch,): scores without a unit. A user without a history gets the items by popularity.
+    B = −P / diag(P) with a zero diagonal, P = (XᵀX + Λ)⁻¹. Made, not trained; no factors. Λ is diagonal:
+    λᵢ = l2 · nᵢ^power, scaled so that its mean over all interactions is `l2` (nᵢ: users who have item i).
+    `power=0` is the paper's λ.
+    Takes users (n,) → scores (n, n_items), or pairs (batch, 2) → (batch,): scores without a unit.
+    A user without a history gets the items by popularity.
     Memory: three tables n_items² of float64 while it is made, one of float32 after.
-    Source: Steck 2019, *Embarrassingly Shallow Autoencoders for Sparse Data*, eq. 8; the ridge by popularity as in Steck 2020, *Autoencoders that don't overfit towards the Identity* (there with power 1)."""
+    Source: Steck 2019, *Embarrassingly Shallow Autoencoders for Sparse Data*, eq. 8; the ridge by popularity
+    as in Steck 2020, *Autoencoders that don't overfit towards the Identity* (there with power 1)."""
     def __init__(self,
         n_users:int, # Users, `#na#` included
         n_items:int, # Items, `#na#` included
@@ -82,22 +88,33 @@ class EASE(HistoryModel):
         l2:float=500., # The ridge
         power:float=.5 # How it grows with the popularity of an item
     ):
+        if not (l2 > 0 and power >= 0):
+            raise ValueError(f"l2 must be above 0 and power at least 0, not {l2} and {power}")
         super().__init__(n_users, n_items, pairs)
-        if not (l2 > 0 and power >= 0): raise ValueError(f"l2 must be above 0 and power at least 0, not {l2} and {power}")
         self.l2, self.power = float(l2), float(power)
-        self.register_buffer('weights', self._solve() if self.history.filled else torch.zeros(n_items, n_items))
-        self.register_buffer('popularity', self.history.counts().float() if self.history.filled else torch.zeros(n_items))
+        weights = self._solve() if self.history.filled else torch.zeros(n_items, n_items)
+        self.register_buffer('weights', weights)
+        self.register_buffer('popularity', self._popularity())
+
+    def _gram(self) -> Tensor: # XᵀX (n_items, n_items) float64
+        "How many users have both of two items"
+        device = self.history.start.device
+        gram = torch.zeros(self.n_items, self.n_items, dtype=torch.double, device=device)
+        for some in torch.arange(self.n_users, device=device).split(_rows(self.n_items)):
+            X = self.history(some)                                          # (some users, n_items)
+            gram += (X.T @ X).double()                                      # whole numbers: exact
+        return gram
+
+    def _ridge(self) -> Tensor: # Λ's diagonal (n_items,)
+        n = self.history.counts().double()
+        ridge = n.clamp(min=1)**self.power
+        mean = (n*ridge).sum()/n.sum() if n.any() else 1.
+        return self.l2*ridge/mean
 
     def _solve(self) -> Tensor: # (n_items, n_items)
-        h, device = self.history, self.history.start.device
-        G = torch.zeros(self.n_items, self.n_items, dtype=torch.double, device=device)
-        for some in torch.arange(self.n_users, device=device).split(_rows(self.n_items)):
-            X = h(some)                                                     # (some users, n_items)
-            G += (X.T @ X).double()                                         # whole numbers: exact
-        n = h.counts().double()
-        ridge = n.clamp(min=1)**self.power
-        G.diagonal().add_(self.l2*ridge/((n*ridge).sum()/n.sum() if n.any() else 1.))
-        P = torch.cholesky_inverse(torch.linalg.cholesky(G))
+        gram = self._gram()
+        gram.diagonal().add_(self._ridge())
+        P = torch.cholesky_inverse(torch.linalg.cholesky(gram))
         return (-P/P.diagonal()).fill_diagonal_(0).float().contiguous()
 
     def from_histories(self, h):
@@ -110,21 +127,28 @@ def softmax_loss(
     chosen:Tensor, # (users, n_items), 1 for what each user has; counts are fine
     reduction:str='mean' # 'mean' or 'sum' over the users, or 'none'
 ) -> Tensor:
-    "Multinomial likelihood: −Σ over the chosen of the log of their probability, a full softmax over all items. Source: Liang et al. 2018, *Variational Autoencoders for Collaborative Filtering*, eq. 2."
+    """Multinomial likelihood: −Σ over the chosen of the log of their probability by a softmax over all items.
+
+    Source: Liang et al. 2018, *Variational Autoencoders for Collaborative Filtering*, eq. 2."""
     loss = -(F.log_softmax(scores.float(), dim=1)*chosen).sum(1)       # (users,)
     return loss if reduction == 'none' else getattr(loss, reduction)()
 
 # %% ../nbs/12_ranking.ipynb #96669949
 class MultDAE(HistoryModel):
-    """A user is tanh of the mean of what having each of their items says; score = user · item factors + item bias.
+    """A user is tanh of the mean of what each of their items says; score = user · item factors + item bias.
 
-    Takes users (n,) → scores (n, n_items), or pairs (batch, 2) → (batch,): logits of a softmax over the items. To be trained by `softmax_loss`
-    on `HistoryDataLoaders`; in training a share `p` of each history is hidden. Source: after Liang et al. 2018 (Mult-DAE), with one number of factors for both sides and a mean in place of their norm."""
+    Takes users (n,) → scores (n, n_items), or pairs (batch, 2) → (batch,): logits of a softmax over items.
+    To be trained by `softmax_loss` on `HistoryDataLoaders`; a share `p` of each history is then hidden.
+
+    Source: the Mult-DAE of Liang et al. 2018, *Variational Autoencoders for Collaborative Filtering*.
+    As there, the encoder is a tanh, the decoder is linear, and there is no KL term (that is their Mult-VAE).
+    Different from theirs: a history is divided by its length instead of its L2 norm, the encoder has no bias,
+    and there is one number of factors for both sides."""
     def __init__(self,
         n_users:int,   # Users, `#na#` included
         n_items:int,   # Items, `#na#` included
         n_factors:int, # Latent factors
-        pairs=0,       # (n, 2) indices of the training pairs. A number: room for that many, to be filled by `load_state_dict`
+        pairs=None,    # (n, 2) indices of the training pairs, or a `History`
         p:float=.5     # Dropout on the histories
     ):
         super().__init__(n_users, n_items, pairs)
@@ -135,70 +159,103 @@ class MultDAE(HistoryModel):
 
     def user_vectors(self, h):
         "Rows of zeros and ones (n, n_items) → (n, n_factors)"
-        return torch.tanh(self.drop(h/h.sum(1, keepdim=True).clamp(min=1)) @ self.says)
+        shares = h/h.sum(1, keepdim=True).clamp(min=1)
+        return torch.tanh(self.drop(shares) @ self.says)
 
     def from_histories(self, h): return self.user_vectors(h) @ self.item_factors.T + self.item_biases
 
     def factors(self, which:str='item'):
         if which == 'item': return self.item_factors
-        users = torch.arange(self.n_users, device=self.history.start.device)
-        with asking(self): return torch.cat([self.user_vectors(self.history(some)) for some in users.split(_rows(self.n_items))])
+        users = torch.arange(self.n_users, device=self.history.start.device).split(_rows(self.n_items))
+        with asking(self): return torch.cat([self.user_vectors(self.history(some)) for some in users])
 
     def biases(self, which:str='item'):
-        if which == 'user': raise NotInModel('MultDAE has no biases of users: they would not change the order of a list')
+        if which == 'user': raise NotInModel('MultDAE has no biases of users: they would not change a list')
         return self.item_biases
 
 # %% ../nbs/12_ranking.ipynb #4ffa7a6e
 class AtK(Metric):
-    "A fastai metric: the mean over the validation users of a measure of their top-k lists, without what they have in training. For `HistoryDataLoaders`."
+    """A fastai metric: the mean over the validation users of a measure of their top-k lists.
+
+    The lists are without what a user has in training. For `HistoryDataLoaders`."""
     def __init__(self,
         measure=ndcg_at_k, # Function: (hits, n_relevant) → (users,)
         k:int=10           # Length of the lists
     ): self.measure, self.k = measure, k
+
     def reset(self): self.total, self.n = 0., 0
+
     def accumulate(self, learn):
-        have = learn.dls.train.history(learn.xb[0])
-        relevant = learn.yb[0]*(1 - have)
-        best = top_k(learn.pred.detach().masked_fill((have > 0) | (learn.dls.train.history.counts() == 0), -float('inf')), self.k)
-        each = self.measure(relevant.gather(1, best), relevant.sum(1))
-        self.total, self.n = self.total + each.nansum().item(), self.n + int(each.isfinite().sum())
+        history = learn.dls.train.history
+        have, wanted = history(learn.xb[0]), learn.yb[0]
+        _, hits, n_relevant = _hits(learn.pred.detach(), have, wanted, history.counts(), self.k)
+        each = self.measure(hits, n_relevant)
+        self.total += each.nansum().item()
+        self.n += int(each.isfinite().sum())
+
     @property
     def value(self): return self.total/self.n if self.n else float('nan')
+
     @property
-    def name(self): return f"{next((n for n, f in ranking_measures.items() if f is self.measure), self.measure.__name__)}@{self.k}"
+    def name(self):
+        names = {measure: name for name, measure in ranking_measures.items()}
+        return f"{names.get(self.measure, self.measure.__name__)}@{self.k}"
 
 ranking_recipe = Recipe('ranking', bs=128, lr=.02, wd=1., base_wd=1., n_epoch=100, n_factors=64)
 
 def ranking_learner(
     dls,        # `HistoryDataLoaders`
-    seed:int=0, # Of the start and of the order of training
+    *,
     recipe:Recipe=ranking_recipe, # How it is trained
+    seed:int=0, # Of the start and of the order of training
     p:float=.5, # Dropout on the histories
     **kwargs    # Passed to `Learner`
 ) -> Learner: # Ready for `recipe.fit(learn)`
     "A learner for a `MultDAE` on the training histories of `dls`, with nDCG@10 as its metric."
-    if not isinstance(dls, HistoryDataLoaders): raise DataError(f"HistoryDataLoaders are needed, not {type(dls).__name__}")
-    learn = recipe.learner(dls, lambda u, i: MultDAE(u, i, recipe.n_factors, dls.train_ds.x, p), seed, **{'metrics': AtK(), **kwargs})
-    learn.loss_func = softmax_loss
-    return learn
+    if not isinstance(dls, HistoryDataLoaders):
+        raise DataError(f"HistoryDataLoaders are needed, not {type(dls).__name__}")
+    def make(n_users, n_items): return MultDAE(n_users, n_items, recipe.n_factors, dls.train_ds.x, p)
+    return recipe.learner(dls, make, seed, **{'loss_func': softmax_loss, 'metrics': AtK(), **kwargs})
 
 # %% ../nbs/12_ranking.ipynb #0af71546
+def _known(dls, which:str, names) -> list: # indices
+    "The indices of names in a column; a `DataError` for names that its vocabulary does not hold"
+    names = [names] if isinstance(names, str) or not hasattr(names, '__iter__') else list(names)
+    index = dls.classes[which].o2i
+    unknown = [n for n in names if n == '#na#' or n not in index]
+    n_unknown = f"{len(unknown)} of {len(names)}"
+    if unknown: raise DataError(f"{n_unknown} {which}s are not known, such as {unknown[0]!r}")
+    return [index[n] for n in names]
+
+def _list_table(scores, have, counts, n:int, dls) -> pd.DataFrame: # indexed by the row of `scores`
+    "Lists of n as a data frame: rank, item, score"
+    item_name = dls.train_ds.cat_names[1]
+    lists = _lists(scores, have, counts, n)                                     # (rows, n)
+    row, place = lists.nonzero(as_tuple=True)
+    items = lists[row, place]
+    names = [dls.classes[item_name][i] for i in items.tolist()]
+    columns = {'rank': (place + 1).numpy(), item_name: names, 'score': scores[row, items].numpy()}
+    return pd.DataFrame(columns, index=row.numpy())
+
 def top_n(
     model,     # A model, or a function: users (n,) → scores (n, n_items)
     dls,       # The loaders it was trained on
     users,     # Names of users, as they stand in the data; or one name
     n:int=10   # Length of the lists
-) -> pd.DataFrame: # Columns user, rank (from 1), item, score; the columns of user and item are called as in the data
-    "The best n items for each user, without those they have in training. Raises `DataError` for a user who is not known, `ValueError` for scores of another shape or a NaN."
-    user_name, item_name = dls.train_ds.cat_names
-    users = [users] if isinstance(users, str) or not hasattr(users, '__iter__') else list(users)
-    if not users: raise DataError('no user was named')
-    unknown = [u for u in users if u == '#na#' or u not in dls.classes[user_name].o2i]
-    if unknown: raise DataError(f"{len(unknown)} of {len(users)} users are not known, such as {unknown[0]!r}; for somebody new: top_n_for")
-    known, res = History(dls.train_ds.x.cpu(), dls.n_users, dls.n_items), []
-    for some in torch.tensor([dls.classes[user_name].o2i[u] for u in users]).split(_rows(dls.n_items)):
-        res.append(_names(_scores_of(model, some, dls.n_items), known(some), known.counts(), n, dls, [dls.classes[user_name][k] for k in some.tolist()]))
-    return pd.concat(res, ignore_index=True)
+) -> pd.DataFrame: # User, rank (from 1), item, score; the columns of user and item are called as in the data
+    """The best n items for each user, without those they have in training. For somebody new: `top_n_for`.
+
+    Raises `DataError` for a user who is not known, `ValueError` for scores of another shape or a NaN."""
+    user_name = dls.train_ds.cat_names[0]
+    users = torch.tensor(_known(dls, user_name, users))
+    if not len(users): raise DataError('no user was named')
+    known = History(dls.train_ds.x.cpu(), dls.n_users, dls.n_items)
+    tables = []
+    for some in users.split(_rows(dls.n_items)):
+        table = _list_table(_scores_of(model, some, dls.n_items), known(some), known.counts(), n, dls)
+        table.insert(0, user_name, [dls.classes[user_name][u] for u in some[table.index].tolist()])
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 def top_n_for(
     model:HistoryModel, # A model that ranks by histories
@@ -206,22 +263,13 @@ def top_n_for(
     items,              # Names of what somebody has
     n:int=10            # Length of the list
 ) -> pd.DataFrame: # Columns rank (from 1), item, score
-    "The best n items for somebody new, from what they have. Raises `DataError` for an item that is not known, `NotInModel` for a model that needs to have seen the user."
-    if not isinstance(model, HistoryModel): raise NotInModel(f"{type(model).__name__} ranks for users it was trained on; somebody new needs a HistoryModel")
-    name = dls.train_ds.cat_names[1]
-    items = [items] if isinstance(items, str) or not hasattr(items, '__iter__') else list(items)
-    unknown = [i for i in items if i == '#na#' or i not in dls.classes[name].o2i]
-    if unknown: raise DataError(f"{len(unknown)} of {len(items)} items are not known, such as {unknown[0]!r}")
-    h = torch.zeros(1, dls.n_items)
-    h[0, [dls.classes[name].o2i[i] for i in items]] = 1
-    with asking(model): scores = model.from_histories(h.to(model.history.start.device)).float().cpu()
-    return _names(scores, h, History(dls.train_ds.x.cpu(), dls.n_users, dls.n_items).counts(), n, dls, [None]).drop(columns=dls.train_ds.cat_names[0])
+    """The best n items for somebody new, from what they have.
 
-def _names(scores, have, counts, n, dls, users) -> pd.DataFrame:
-    "Lists as a data frame"
-    user_name, item_name = dls.train_ds.cat_names
-    best = top_k(scores.masked_fill((have > 0) | (counts == 0), -float('inf')), n)                 # (users, n)
-    row, place = (best > 0).nonzero(as_tuple=True)
-    best = best[row, place]
-    return pd.DataFrame({user_name: [users[r] for r in row.tolist()], 'rank': (place + 1).numpy(), item_name: [dls.classes[item_name][i] for i in best.tolist()],
-                         'score': scores[row, best].numpy()})
+    Raises `DataError` for an item that is not known, `NotInModel` for a model that must know the user."""
+    if not isinstance(model, HistoryModel):
+        raise NotInModel(f"somebody new needs a HistoryModel; a {type(model).__name__} knows only its users")
+    h = torch.zeros(1, dls.n_items)
+    h[0, _known(dls, dls.train_ds.cat_names[1], items)] = 1
+    with asking(model): scores = model.from_histories(h.to(model.history.start.device)).float().cpu()
+    counts = History(dls.train_ds.x.cpu(), dls.n_users, dls.n_items).counts()
+    return _list_table(scores, h, counts, n, dls).reset_index(drop=True)
