@@ -34,16 +34,25 @@ def summarise_ratings(
 
 # %% ../nbs/package/01_data.ipynb #67ffb1dc
 def busiest_crosstab(
-    ratings:pd.DataFrame,     # Ratings; user, item and rating are its first three columns unless named
-    n_users:int=15, n_items:int=15, # How many of the busiest users and of the most rated items to keep
-    user=None, item=None, rating=None # Names of the columns
-) -> pd.DataFrame: # n_users × n_items, busiest first, NaN where there is no rating; a repeated pair shows its last rating
+    ratings: pd.DataFrame,  # Ratings; user, item and rating are its first three columns unless named
+    n_users: int = 15,
+    n_items: int = 15,  # How many of the busiest users and of the most rated items to keep
+    user=None,
+    item=None,
+    rating=None,  # Names of the columns
+) -> (
+    pd.DataFrame
+):  # n_users × n_items, busiest first, NaN where there is no rating; a repeated pair shows its last rating
     "The corner of the user × item grid where most of the ratings are."
-    user, item, rating = (n if n is not None else ratings.columns[k] for k, n in enumerate((user, item, rating)))
+    user, item, rating = (
+        n if n is not None else ratings.columns[k] for k, n in enumerate((user, item, rating))
+    )
     top = lambda c, n: ratings[c].value_counts().index[:n]
     users, items = top(user, n_users), top(item, n_items)
     some = ratings[ratings[user].isin(users) & ratings[item].isin(items)]
-    return some.pivot_table(index=user, columns=item, values=rating, aggfunc='last').reindex(index=users, columns=items)
+    return some.pivot_table(index=user, columns=item, values=rating, aggfunc='last').reindex(
+        index=users, columns=items
+    )
 
 # %% ../nbs/package/01_data.ipynb #722c678e
 def plot_ratings(
@@ -66,36 +75,56 @@ def plot_ratings(
 
 # %% ../nbs/package/01_data.ipynb #4ce5f855
 def read_ratings(
-    ratings,             # A data frame, or the path of (or an open) CSV file
-    user=None, item=None, rating=None, # Names of the three columns; those not named are the first, second and third column
-    **kwargs             # Passed on to `pandas.read_csv` (`sep`, `header`, `encoding`, …)
-) -> pd.DataFrame: # Columns user, item, rating (float), then all others (with a `_` after a name that is taken); rows in their order, numbered from 0
+    ratings,  # A data frame, or the path of (or an open) CSV file
+    # Names of the three columns; those not named are the first, second and third column
+    user=None,
+    item=None,
+    rating=None,
+    **kwargs,  # Passed on to `pandas.read_csv` (`sep`, `header`, `encoding`, …)
+# Columns user, item, rating (float), then all others (with a `_` after a name that is taken); rows in their
+# order, numbered from 0
+) -> pd.DataFrame:
     """Anyone's ratings, checked. Ids may be of any kind (numbers, text, …).
 
-    A repeated (user, item) pair keeps its last row, with a warning that says how many were dropped. Raises `FileNotFoundError`
-    where there is no such file, and `DataError` for a missing column, a missing value, a rating that is not a finite
-    number (naming the column and the first rows, counted from 0) and an empty table."""
+    A repeated (user, item) pair keeps its last row, with a warning that says how many were dropped. Raises
+    `FileNotFoundError` where there is no such file, and `DataError` for a missing column, a missing value, a
+    rating that is not a finite number (naming the column and the first rows, counted from 0) and an empty
+    table."""
     df = ratings.copy() if isinstance(ratings, pd.DataFrame) else _read_csv(ratings, **kwargs)
-    if len(df) == 0: raise DataError('the table of ratings is empty')
+    if len(df) == 0:
+        raise DataError('the table of ratings is empty')
     names = {}
     for k, (role, name) in enumerate((('user', user), ('item', item), ('rating', rating))):
         if name is None:
-            if df.shape[1] <= k: raise DataError(f"there is no column for the {role}: the table has only {list(df.columns)}; three are needed")
+            if df.shape[1] <= k:
+                raise DataError(f"there is no column for the {role}: the table has only {list(df.columns)}; three are needed")
             name = df.columns[k]
-        if name not in df: raise DataError(f"there is no column {name!r} for the {role}; the table has {list(df.columns)}")
-        if list(df.columns).count(name) > 1: raise DataError(f"several columns are called {name!r}")
-        if name in names: raise DataError(f"the column {name!r} cannot be both the {names[name]} and the {role}: name user, item and rating")
+        if name not in df:
+            raise DataError(f"there is no column {name!r} for the {role}; the table has {list(df.columns)}")
+        if list(df.columns).count(name) > 1:
+            raise DataError(f"several columns are called {name!r}")
+        if name in names:
+            raise DataError(
+                f"the column {name!r} cannot be both the {names[name]} and the {role}: name user, item and rating"
+            )
         names[name] = role
-    for name in names: _refuse(df[name].isna(), df[name], name, 'missing')
+    for name in names:
+        _refuse(df[name].isna(), df[name], name, 'missing')
     name = list(names)[2]
     if pd.api.types.is_datetime64_any_dtype(df[name]) or pd.api.types.is_timedelta64_dtype(df[name]):
         raise DataError(f"column {name!r} holds times, not ratings")
     number = pd.to_numeric(df[name], errors='coerce').astype(float)
     _refuse(~np.isfinite(number), df[name], name, 'not a finite number')
-    others = {c: f'{c}_' for c in df if c not in names and c in names.values()}    # their names are taken
-    res = df[[*names, *(c for c in df if c not in names)]].rename(columns=names | others).assign(rating=number)
+    others = {c: f'{c}_' for c in df if c not in names and c in names.values()}  # their names are taken
+    res = (
+        df[[*names, *(c for c in df if c not in names)]].rename(columns=names | others).assign(rating=number)
+    )
     again = res.duplicated(['user', 'item'], keep='last')
-    if again.any(): warnings.warn(f"{int(again.sum())} rows repeat a (user, item) pair: the last rating of each pair is kept", stacklevel=2)
+    if again.any():
+        warnings.warn(
+            f"{int(again.sum())} rows repeat a (user, item) pair: the last rating of each pair is kept",
+            stacklevel=2,
+        )
     return res[~again].reset_index(drop=True)
 
 def _read_csv(file, **kwargs) -> pd.DataFrame:
@@ -117,24 +146,41 @@ def _refuse(bad:pd.Series, values:pd.Series, name, what:str):
 
 # %% ../nbs/package/01_data.ipynb #b1a01f75
 def read_interactions(
-    interactions,         # A data frame, or the path of (or an open) CSV file: views, purchases, loans, ratings whose stars do not matter
-    user=None, item=None, # Names of the two columns; the first and the second if None
-    **kwargs              # Passed on to `pandas.read_csv`
-) -> pd.DataFrame: # Columns user, item, n (how often), then all others as they stood in the pair's last row; one row for each pair
-    """Anyone's interactions, checked; no rating is needed. Ids may be of any kind. The rows stand in the order of each pair's last row.
-    For a split by time, split the raw log first and read each part afterwards: the row of a pair carries its last time, and `n` counts all of its rows, later ones included.
+    # A data frame, or the path of (or an open) CSV file: views, purchases, loans, ratings whose stars do not
+    # matter
+    interactions,
+    user=None,
+    item=None,  # Names of the two columns; the first and the second if None
+    **kwargs,  # Passed on to `pandas.read_csv`
+# Columns user, item, n (how often), then all others as they stood in the pair's last row; one row for each
+# pair
+) -> pd.DataFrame:
+    """Anyone's interactions, checked.
 
-    Raises `FileNotFoundError` where there is no such file, and `DataError` for a missing column, a missing id and an empty table."""
+    No rating is needed. Ids may be of any kind. The rows stand in the order of each pair's last row. For a
+    split by time, split the raw log first and read each part afterwards: the row of a pair carries its last
+    time, and `n` counts all of its rows, later ones included.
+
+    Raises `FileNotFoundError` where there is no such file, and `DataError` for a missing column, a missing id
+    and an empty table."""
     df = interactions.copy() if isinstance(interactions, pd.DataFrame) else _read_csv(interactions, **kwargs)
-    if len(df) and df.shape[1] < 2 and None in (user, item): raise DataError(f"two columns are needed, user and item; the table has {list(df.columns)}")
+    if len(df) and df.shape[1] < 2 and None in (user, item):
+        raise DataError(f"two columns are needed, user and item; the table has {list(df.columns)}")
     user, item = (df.columns[k] if n is None and len(df) else n for k, n in enumerate((user, item)))
     for n in (user, item):
-        if len(df) and n in df and list(df.columns).count(n) > 1: raise DataError(f"several columns are called {n!r}")
+        if len(df) and n in df and list(df.columns).count(n) > 1:
+            raise DataError(f"several columns are called {n!r}")
     if len(df) and user in df and item in df and user != item:
         df['interactions of this pair'] = df.groupby([user, item], dropna=False)[user].transform('size')
-    else: df['interactions of this pair'] = 1
+    else:
+        df['interactions of this pair'] = 1
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='.*repeat a .user, item. pair')
-        res = read_ratings(df.rename(columns={'rating': 'rating '} if 'rating' not in (user, item) else {}), user, item, 'interactions of this pair')
+        res = read_ratings(
+            df.rename(columns={'rating': 'rating '} if 'rating' not in (user, item) else {}),
+            user,
+            item,
+            'interactions of this pair',
+        )
     names = {'rating': 'n', 'rating ': 'rating', **({'n': 'n_'} if 'n' in res else {})}
     return res.rename(columns=names).astype({'n': int})

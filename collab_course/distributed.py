@@ -50,9 +50,9 @@ def _gather_slices(t, sizes) -> list:
 class DistributedRatingsDL(DistributedDL):
     """fastai's `DistributedDL` for a `RatingsDL`: each process gets its slice of every batch.
 
-    All together see what one would see: each row comes once an epoch, and a slice may be empty. Seed and epoch
-    are those of process 0. Iterating raises `DataError`, in all processes, where they hold different rows or
-    batch sizes."""
+    All together see what one would see: each row comes once an epoch, and a slice may be empty. Seed and
+    epoch are those of process 0. Iterating raises `DataError`, in all processes, where they hold different
+    rows or batch sizes."""
     def __init__(self,
         dl,                 # A `RatingsDL`
         rank:int=None,      # Which process this is, from 0; by default what the launcher says

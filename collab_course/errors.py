@@ -7,7 +7,9 @@ __all__ = ['CollabError', 'DataError', 'NotInModel', 'UnknownName', 'BadFolder']
 
 # %% ../nbs/package/00_errors.ipynb #3261881e
 class CollabError(Exception):
-    "What this package raises for input that it cannot use: one line that says what was wrong and what would be right."
+    """What this package raises for input that it cannot use.
+
+    One line that says what was wrong and what would be right."""
 
 class DataError(CollabError, ValueError):
     "Ratings, or words about them, that cannot be used."

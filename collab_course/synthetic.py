@@ -20,13 +20,16 @@ def power_law(
     exponent:float, # How steeply popularity falls with the rank
     offset:float    # Where the fall begins, as a share of n
 ) -> np.ndarray: # (n,) shares that sum to 1, largest first
-    "A shifted power law (Zipf–Mandelbrot): the share of rank k is proportional to (k + offset·n) to the power -exponent."
+    """A shifted power law (Zipf–Mandelbrot).
+
+    The share of rank k is proportional to (k + offset·n) to the power -exponent."""
     share = (np.arange(1, n + 1) + offset*n)**-float(exponent)
     return share/share.sum()
 
 # %% ../nbs/package/03_synthetic.ipynb #8e9a5c53
 def _distinct_pairs(rng, n_ratings:int, pu, pi) -> np.ndarray:
-    "(n_ratings,) distinct pairs as user·n_items + item, drawn with probability near pu[user]·pi[item], in random order"
+    """(n_ratings,) distinct pairs as user·n_items + item, drawn with probability near pu[user]·pi[item], in
+    random order"""
     n_users, n_items = len(pu), len(pi)
     if n_users*n_items <= 20_000_000:
         key = rng.standard_exponential(n_users*n_items, dtype=np.float32)  # smallest key / weight wins
@@ -48,7 +51,9 @@ def _distinct_pairs(rng, n_ratings:int, pu, pi) -> np.ndarray:
 # %% ../nbs/package/03_synthetic.ipynb #cddd795a
 @dataclass(repr=False)
 class SyntheticRatings:
-    "Ratings whose making is known: r = mean + user_biases[u] + item_biases[i] + user_factors[u]·item_factors[i] + noise"
+    """Ratings whose making is known.
+
+    R = mean + user_biases[u] + item_biases[i] + user_factors[u]·item_factors[i] + noise"""
     ratings:pd.DataFrame     # user, item (from 0), rating; in random order
     user_factors:np.ndarray  # (n_users, n_factors)
     item_factors:np.ndarray  # (n_items, n_factors)
@@ -60,32 +65,45 @@ class SyntheticRatings:
     def expected(self, user, item) -> np.ndarray: # Shape of `user` and `item` broadcast
         "The ratings without their noise, for arrays of users and items"
         u, i = np.broadcast_arrays(user, item)
-        return self.mean + self.user_biases[u] + self.item_biases[i] + (self.user_factors[u]*self.item_factors[i]).sum(-1)
+        return (
+            self.mean
+            + self.user_biases[u]
+            + self.item_biases[i]
+            + (self.user_factors[u] * self.item_factors[i]).sum(-1)
+        )
 
     def __repr__(self):
-        return (f"SyntheticRatings: {len(self.ratings):,} ratings by {len(self.user_biases):,} users of {len(self.item_biases):,} items, "
-                f"{self.user_factors.shape[1]} factors, best possible MSE {self.best_mse:.4f}")
+        return (
+            f"SyntheticRatings: {len(self.ratings):,} ratings by {len(self.user_biases):,} users of {len(self.item_biases):,} items, "
+            f"{self.user_factors.shape[1]} factors, best possible MSE {self.best_mse:.4f}"
+        )
 
 # %% ../nbs/package/03_synthetic.ipynb #8507933b
 def synthetic_ratings(
     n_users:int=943, n_items:int=1682, n_ratings:int=100_000, # The size; ML-100K's by default
     n_factors:int=5,       # Factors that the ratings are made of
     seed:int=0,            # The same seed makes the same ratings
-    noise:float=.8,        # Standard deviation of what cannot be predicted; its square is the best possible MSE
+    # Standard deviation of what cannot be predicted; its square is the best possible MSE
+    noise:float=.8,
     bias_sd:float=.45,     # Standard deviation of the user biases and of the item biases
     factor_sd:float=.5,    # Standard deviation of the dot product
     mean:float=3.5,        # What a rating is without any of these
-    user_law=(3., .4), item_law=(4.5, .5) # Exponent and offset of the popularity (`power_law`); fitted to ML-100K
+    # Exponent and offset of the popularity (`power_law`); fitted to ML-100K
+    user_law=(3., .4), item_law=(4.5, .5)
 ) -> SyntheticRatings: # `.ratings`, and the factors, biases and noise it was made of
-    """Ratings from known factors, biases and noise, with popularity as skewed as MovieLens' and no pair twice.
+    """Ratings from known factors, biases and noise, with popularity as skewed as MovieLens' and no pair
+    twice.
 
-    Made in blocks, in bounded memory: under 60 bytes a rating at the peak. Raises `DataError` if there are not enough pairs
-    (more than all of them; more than half of a grid of over 20 million)."""
+    Made in blocks, in bounded memory: under 60 bytes a rating at the peak. Raises `DataError` if there are
+    not enough pairs (more than all of them; more than half of a grid of over 20 million)."""
     for what, n in dict(n_users=n_users, n_items=n_items, n_ratings=n_ratings, n_factors=n_factors).items():
         if n < 1: raise DataError(f"{what} must be at least 1, not {n}")
     cells = n_users*n_items
     most = cells if cells <= 20_000_000 else cells//2
-    if n_ratings > most: raise DataError(f"{n_ratings:,} distinct ratings are too many for {n_users:,} users × {n_items:,} items: at most {most:,}")
+    if n_ratings > most:
+        raise DataError(
+            f"{n_ratings:,} distinct ratings are too many for {n_users:,} users × {n_items:,} items: at most {most:,}"
+        )
     rng = np.random.default_rng(seed)
     normal = lambda *shape, sd: (sd*rng.standard_normal(shape, dtype=np.float32))
     each = (factor_sd**2/n_factors)**.25  # so that a sum of n_factors products has standard deviation factor_sd
