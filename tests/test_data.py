@@ -1,5 +1,5 @@
 "Ratings in: every place that may serve MovieLens, what happens when none does, other people's files, synthetic ratings."
-import hashlib, http.server, io, os, socket, threading, time, warnings, zipfile
+import hashlib, http.server, io, os, socket, threading, time, zipfile
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest

@@ -1,4 +1,4 @@
-import numpy as np, pandas as pd, pytest, subprocess, sys, torch
+import numpy as np, pandas as pd, pytest, torch
 from fastai.collab import CollabDataLoaders, Learner, collab_learner
 from fastai.tabular.all import set_seed
 import matplotlib.pyplot as plt
@@ -8,7 +8,7 @@ from collab_course.dot_product import DotProduct, DotProductBias, DotProductBias
 from collab_course.labels import DotProductLabels, LabelsNN, side_labels
 from collab_course.svdpp import SVDpp, Ensemble
 from collab_course.errors import NotInModel
-from collab_course.interface import biases, factors
+from collab_course.interface import factors
 from collab_course.testing import checkerboard
 from collab_course.interpretation import CollabInterpretation, find_name, nearest, place_labels, short_title
 from collab_course.errors import UnknownName

@@ -1,6 +1,5 @@
 "Batches out: each row once, one vocabulary, and everything that fastai's users are used to."
 import random, warnings
-from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, torch
 from fastai.collab import *

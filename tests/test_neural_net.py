@@ -3,7 +3,6 @@ import pytest, torch
 from fastai.collab import *
 from fastai.tabular.all import *
 
-from collab_course.dot_product import DotProductBias
 from collab_course.errors import *
 from collab_course.interface import *
 from collab_course.testing import *

@@ -10,7 +10,7 @@ from collab_course.errors import UnknownName
 from collab_course.pca import Components, pca
 from collab_course.maps import FactorMap, quadrant
 from collab_course.progression import BiasOnly
-import collab_course.pages # gives FactorMap its `to_html` and `show`
+import collab_course.pages  # noqa: F401  (it gives the map its page)
 from test_interpretation import boxes_of
 
 

@@ -1,5 +1,5 @@
 "Ranking: measures against textbooks, loops and other libraries; splits without leaks; models made to rank."
-import copy as copying, io, pickle, tracemalloc, warnings
+import copy as copying, io, pickle, warnings
 from dataclasses import replace
 
 import numpy as np, pandas as pd, pytest, torch

@@ -1,5 +1,5 @@
 "Top lists, somebody new, saving and loading, ratings that come later, and the commands."
-import copy as copying, hashlib, io, json, os, pickle, subprocess, sys, time
+import copy as copying, hashlib, json, os, pickle, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
 

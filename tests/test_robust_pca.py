@@ -3,7 +3,6 @@ import re, warnings
 
 import numpy as np, pandas as pd, pytest, scipy.sparse, torch
 
-from collab_course import robust_pca as module
 from collab_course.robust_pca import *
 
 

@@ -7,8 +7,6 @@ from fastai.collab import *
 from fastai.tabular.all import *
 
 from collab_course.errors import DataError
-from collab_course.movielens import movielens
-from collab_course.synthetic import synthetic_ratings
 from collab_course.dot_product import DotProductBias
 from collab_course.labels import *
 from collab_course.svdpp import *
@@ -19,7 +17,6 @@ from collab_course.loaders import *
 from collab_course.distributed import *
 from collab_course.neural_net import CollabNN
 from collab_course.training import recipes
-from collab_course.progression import run_progression
 
 R = (.5, 5.5)
 parity = LabelSet('parity', 'item', ['#na#', 'odd', 'even'], torch.tensor([[0, 0]] + [[1 + k % 2, 0] for k in range(20)]))
