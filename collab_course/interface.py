@@ -180,10 +180,14 @@ def saveable(
 def _subclasses(cls):
     for child in cls.__subclasses__(): yield from (child, *_subclasses(child))
 
+def _is_ours(cls) -> bool:
+    "Whether a class is of this package, or of the notebook or program that is running"
+    return cls.__module__ == '__main__' or cls.__module__.startswith('collab_course.')
+
 def _saveable() -> dict: # {name: class}
     "The classes that may be built from a file"
-    ours = {c.__name__: c for c in _subclasses(nn.Module) if c.__module__.startswith('collab_course.')}
-    return ours | {c.__name__: c for c in _aliases} | _made_known
+    ours = sorted(filter(_is_ours, _subclasses(nn.Module)), key=lambda c: c.__module__ == '__main__')
+    return {c.__name__: c for c in (*ours, *_aliases)} | _made_known
 
 # %% ../nbs/package/06_interface.ipynb #51385135
 def _fastai_dot_arguments(model):
@@ -222,8 +226,8 @@ def kind_of(
     model # A model of this package, of fastai, or of a `saveable` class
 ) -> tuple: # (name of the class, arguments)
     "What `rebuild` needs to make a model of the same kind and shape. Raises `NotInModel` for other models."
-    name = type(model).__name__
-    if _saveable().get(name) is not type(model):
+    cls, name = type(model), type(model).__name__
+    if not _is_ours(cls) and _saveable().get(name) is not cls:
         raise NotInModel(f"{name} is not known to be loaded again: decorate the class with `saveable`")
     return name, json.loads(json.dumps(_arguments(model), default=Tensor.tolist))
 

@@ -18,7 +18,8 @@ from .interface import *
 from .recommendation import *
 from .recommendation import _wild
 # so that their models are known when one is loaded
-from . import dot_product, keras_style, labels, neural_net, progression, svdpp
+# so that their models are known when one is loaded
+from . import dot_product, keras_style, labels, neural_net, progression, svdpp  # noqa: F401
 
 # %% ../nbs/package/14_saving.ipynb #6b3ba2f5
 _format, _version, _files = (
@@ -190,7 +191,7 @@ def _refusing(what:str):
 def _manifest(data:bytes) -> dict:
     "The manifest, if it is whole and of a form that we know"
     m = _json(data, 'manifest.json')
-    _need(isinstance(m, dict) and m.get('format') == _format, f"manifest.json is not that of a saved recommender")
+    _need(isinstance(m, dict) and m.get('format') == _format, "manifest.json is not that of a saved recommender")
     _need(m.get('version') == _version and type(m['version']) is int, f"the folder is of version {m.get('version')!r}; this package reads version {_version}")
     _need(m.get('sha256') == _sha(_canonical({k: v for k, v in m.items() if k != 'sha256'})), 'manifest.json is damaged: its SHA-256 is another')
     types = dict(format=str, version=int, kind=str, args=dict, columns=dict, rating_range=list, sizes=list, files=dict, sha256=str)

@@ -11,7 +11,6 @@ from fastai.tabular.all import *
 from .errors import *
 from .loaders import *
 from .interface import *
-from .interface import _device
 
 # %% ../nbs/package/07_testing.ipynb #e54eb500
 def checkerboard(
