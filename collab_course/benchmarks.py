@@ -10,7 +10,7 @@ __all__ = ['environments', 'growth_sizes', 'user_lines', 'Contender', 'contender
 
 # %% ../nbs/package/17_benchmarks.ipynb #149c4fe8
 import ast, json, os, platform, shutil, signal, subprocess, sys, tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from importlib import metadata
 from itertools import chain

@@ -7,7 +7,6 @@ __all__ = ['keras_phases', 'keras_embedding', 'KerasStyleDotProduct', 'KerasStyl
            'WholeMatrixL2', 'KerasAdam', 'keras_learner', 'fit_phases']
 
 # %% ../nbs/07_keras_lesson.ipynb #897387a8
-import os
 from fastai.collab import *
 from fastai.tabular.all import *
 from fastai.callback.fp16 import MixedPrecision

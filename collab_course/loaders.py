@@ -6,8 +6,6 @@
 __all__ = ['mse_flat', 'RatingsDataset', 'RatingsDL', 'RatingsDataLoaders']
 
 # %% ../nbs/package/04_loaders.ipynb #dbc1735b
-import warnings
-
 from fastai.collab import *
 from fastai.tabular.all import *
 from .errors import *
@@ -262,7 +260,7 @@ class RatingsDL(TfmdDL):
 
 # %% ../nbs/package/04_loaders.ipynb #278de309
 @patch
-def decode(self:RatingsDL, b) -> pd.DataFrame:
+def decode(self:RatingsDL, b) -> pd.DataFrame:  # noqa: F811
     "A batch as a data frame with names"
     return self.dataset.decode(*b)
 

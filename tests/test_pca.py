@@ -49,7 +49,7 @@ def test_where_fbpca_falls_short(shape):
 def test_the_same_map_every_time_and_no_trace():
     A = torch.randn(200, 10, generator=torch.Generator().manual_seed(0))
     np.random.seed(7); first = pca(A, 3)
-    state = np.random.get_state()[1].copy(); rng = torch.get_rng_state()
+    rng = torch.get_rng_state()
     np.random.seed(8); before = np.random.get_state()[1].copy()
     second = pca(A, 3)
     assert np.array_equal(first.coordinates, second.coordinates) and np.array_equal(np.random.get_state()[1], before) and torch.equal(torch.get_rng_state(), rng)

@@ -180,7 +180,7 @@ def test_columns_called_as_one_of_a_result(name, tmp_path):
 @pytest.mark.parametrize('what, most', [('formula', 150), ('net', 400)])
 def test_peak_memory_in_a_fresh_process(what, most):
     "The whole table would be 800 MB; the activations of all pairs of the net at once 2.4 GB"
-    resource = pytest.importorskip('resource')
+    pytest.importorskip('resource')
     code = f"""
 import resource, sys, torch
 from collab_course.dot_product import DotProductBias

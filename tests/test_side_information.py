@@ -98,7 +98,7 @@ def test_effective_factors_and_biases():
     torch.manual_seed(0)
     m = DotProductLabels(21, 21, 3, None, [parity, people])
     f = lambda name: (factors(m, name), biases(m, name))
-    (u, bu), (i, bi), (p, bp), (q, bq) = f('user'), f('item'), f('people'), f('parity')
+    (u, bu), (i, bi), (p, _), (_, bq) = f('user'), f('item'), f('people'), f('parity')
     assert u.shape == i.shape == (21, 3) and p.shape == (3, 3) and bq.shape == (3,)
     assert torch.allclose(u[1], m.user_factors.weight[1] + p[1] + p[2]) and torch.allclose(bi[2], m.item_biases.weight[2, 0] + bq[2])
     assert torch.allclose(score(m, 1, 2), u[1] @ i[2] + bu[1] + bi[2])
