@@ -27,97 +27,102 @@ def power_law(
     return share/share.sum()
 
 # %% ../nbs/package/03_synthetic.ipynb #8e9a5c53
-def _distinct_pairs(rng, n_ratings:int, pu, pi) -> np.ndarray:
-    """(n_ratings,) distinct pairs as user·n_items + item, drawn with probability near pu[user]·pi[item], in
-    random order"""
-    n_users, n_items = len(pu), len(pi)
-    if n_users*n_items <= 20_000_000:
-        key = rng.standard_exponential(n_users*n_items, dtype=np.float32)  # smallest key / weight wins
-        key /= np.outer(pu, pi).ravel()
-        pairs = np.argpartition(key, n_ratings - 1)[:n_ratings]
-    else:
-        cu, ci, pairs = np.cumsum(pu), np.cumsum(pi), np.empty(0, np.int64)
-        while (missing := n_ratings - len(pairs)) > 0:
-            parts = [pairs]
-            for lo in range(0, m := int(1.2*missing) + 1000, _block):
-                u, i = (np.minimum(np.searchsorted(c, rng.random(min(_block, m - lo))), len(c) - 1) for c in (cu, ci))
-                parts.append(u*n_items + i)
-            pairs = np.sort(np.concatenate(parts))
-            pairs = pairs[np.diff(pairs, prepend=-1) > 0]
-            cu, ci = (cu + np.arange(1, len(cu) + 1)/len(cu))/2, (ci + np.arange(1, len(ci) + 1)/len(ci))/2  # flatter for the rest
+def _distinct_pairs(rng, n_ratings:int, pu, pi) -> np.ndarray: # (n_ratings,) user·n_items + item, in random order
+    "Distinct pairs, drawn with probability near pu[user]·pi[item]"
+    small = len(pu)*len(pi) <= 20_000_000
+    pairs = (_pairs_of_a_small_grid if small else _pairs_of_a_large_grid)(rng, n_ratings, pu, pi)
     rng.shuffle(pairs)
     return pairs[:n_ratings]
+
+def _pairs_of_a_small_grid(rng, n_ratings, pu, pi):
+    "Every cell draws a number; the smallest for its weight win"
+    key = rng.standard_exponential(len(pu)*len(pi), dtype=np.float32)
+    key /= np.outer(pu, pi).ravel()
+    return np.argpartition(key, n_ratings - 1)[:n_ratings]
+
+def _pairs_of_a_large_grid(rng, n_ratings, pu, pi):
+    "Draw user and item, drop what has been drawn before, and draw the rest from flatter shares"
+    cu, ci, pairs = np.cumsum(pu), np.cumsum(pi), np.empty(0, np.int64)
+    while len(pairs) < n_ratings:
+        n = int(1.2*(n_ratings - len(pairs))) + 1000
+        new = [_draw_pairs(rng, min(_block, n - lo), cu, ci) for lo in range(0, n, _block)]
+        pairs = np.sort(np.concatenate([pairs, *new]))
+        pairs = pairs[np.diff(pairs, prepend=-1) > 0]
+        cu, ci = _flatter(cu), _flatter(ci)
+    return pairs
+
+def _draw_pairs(rng, n, cu, ci):
+    u, i = (np.minimum(np.searchsorted(c, rng.random(n)), len(c) - 1) for c in (cu, ci))
+    return u*len(ci) + i
+
+def _flatter(c): return (c + np.arange(1, len(c) + 1)/len(c))/2     # half-way to all equal
 
 # %% ../nbs/package/03_synthetic.ipynb #cddd795a
 @dataclass(repr=False)
 class SyntheticRatings:
-    """Ratings whose making is known.
-
-    R = mean + user_biases[u] + item_biases[i] + user_factors[u]·item_factors[i] + noise"""
+    "Ratings whose making is known: mean + user_biases[u] + item_biases[i] + user_factors[u]·item_factors[i] + noise."
     ratings:pd.DataFrame     # user, item (from 0), rating; in random order
     user_factors:np.ndarray  # (n_users, n_factors)
     item_factors:np.ndarray  # (n_items, n_factors)
-    user_biases:np.ndarray     # (n_users,)
-    item_biases:np.ndarray     # (n_items,)
+    user_biases:np.ndarray   # (n_users,)
+    item_biases:np.ndarray   # (n_items,)
     mean:float               # What a rating is without any of these
     best_mse:float           # Mean square of the noise that was drawn: what the true model scores on all rows
 
     def expected(self, user, item) -> np.ndarray: # Shape of `user` and `item` broadcast
         "The ratings without their noise, for arrays of users and items"
-        u, i = np.broadcast_arrays(user, item)
-        return (
-            self.mean
-            + self.user_biases[u]
-            + self.item_biases[i]
-            + (self.user_factors[u] * self.item_factors[i]).sum(-1)
-        )
+        parts = self.user_factors, self.item_factors, self.user_biases, self.item_biases
+        return _expected(user, item, *parts, self.mean)
 
     def __repr__(self):
-        return (
-            f"SyntheticRatings: {len(self.ratings):,} ratings by {len(self.user_biases):,} users of {len(self.item_biases):,} items, "
-            f"{self.user_factors.shape[1]} factors, best possible MSE {self.best_mse:.4f}"
-        )
+        n_users, n_factors = self.user_factors.shape
+        return (f"SyntheticRatings: {len(self.ratings):,} ratings by {n_users:,} users of {len(self.item_biases):,} "
+                f"items, {n_factors} factors, best possible MSE {self.best_mse:.4f}")
+
+def _expected(user, item, user_factors, item_factors, user_biases, item_biases, mean):
+    u, i = np.broadcast_arrays(user, item)
+    return mean + user_biases[u] + item_biases[i] + (user_factors[u]*item_factors[i]).sum(-1)
 
 # %% ../nbs/package/03_synthetic.ipynb #8507933b
 def synthetic_ratings(
     n_users:int=943, n_items:int=1682, n_ratings:int=100_000, # The size; ML-100K's by default
     n_factors:int=5,       # Factors that the ratings are made of
     seed:int=0,            # The same seed makes the same ratings
-    # Standard deviation of what cannot be predicted; its square is the best possible MSE
-    noise:float=.8,
+    noise:float=.8,        # Standard deviation of what cannot be predicted; its square is the best possible MSE
     bias_sd:float=.45,     # Standard deviation of the user biases and of the item biases
     factor_sd:float=.5,    # Standard deviation of the dot product
     mean:float=3.5,        # What a rating is without any of these
-    # Exponent and offset of the popularity (`power_law`); fitted to ML-100K
-    user_law=(3., .4), item_law=(4.5, .5)
+    user_law=(3., .4), item_law=(4.5, .5) # Exponent and offset of the popularity; fitted to ML-100K
 ) -> SyntheticRatings: # `.ratings`, and the factors, biases and noise it was made of
-    """Ratings from known factors, biases and noise, with popularity as skewed as MovieLens' and no pair
-    twice.
+    """Ratings from known factors, biases and noise, with popularity as skewed as MovieLens' and no pair twice.
 
-    Made in blocks, in bounded memory: under 60 bytes a rating at the peak. Raises `DataError` if there are
-    not enough pairs (more than all of them; more than half of a grid of over 20 million)."""
-    for what, n in dict(n_users=n_users, n_items=n_items, n_ratings=n_ratings, n_factors=n_factors).items():
+    Made in blocks, in bounded memory: under 60 bytes a rating at the peak. Raises `DataError` if there are not enough
+    pairs (more than all of them; more than half of a grid of over 20 million)."""
+    _check_sizes(n_users=n_users, n_items=n_items, n_ratings=n_ratings, n_factors=n_factors)
+    rng = np.random.default_rng(seed)
+    normal = lambda *shape, sd: sd*rng.standard_normal(shape, dtype=np.float32)
+    each = (factor_sd**2/n_factors)**.25  # so that a sum of n_factors products has standard deviation factor_sd
+    parts = [normal(n_users, n_factors, sd=each), normal(n_items, n_factors, sd=each),
+             normal(n_users, sd=bias_sd), normal(n_items, sd=bias_sd), mean]
+    pu, pi = (rng.permutation(power_law(n, *law)) for n, law in ((n_users, user_law), (n_items, item_law)))
+    pairs = _distinct_pairs(rng, n_ratings, pu, pi)
+    table, squares = {'user': np.int32, 'item': np.int32, 'rating': np.float32}, 0.
+    table = {c: np.empty(n_ratings, dtype) for c, dtype in table.items()}
+    for lo in range(0, n_ratings, _block):
+        rows = slice(lo, lo + _block)
+        table['user'][rows], table['item'][rows] = user, item = np.divmod(pairs[rows], n_items)
+        eps = normal(len(user), sd=noise)
+        table['rating'][rows] = _expected(user, item, *parts) + eps
+        squares += float(np.square(eps, dtype=np.float64).sum())
+    return SyntheticRatings(pd.DataFrame(table, copy=False), *parts, squares/n_ratings)
+
+def _check_sizes(n_users, n_items, n_ratings, n_factors):
+    "A `DataError` for sizes of which no ratings can be made"
+    sizes = dict(n_users=n_users, n_items=n_items, n_ratings=n_ratings, n_factors=n_factors)
+    for what, n in sizes.items():
         if n < 1: raise DataError(f"{what} must be at least 1, not {n}")
     cells = n_users*n_items
     most = cells if cells <= 20_000_000 else cells//2
     if n_ratings > most:
-        raise DataError(
-            f"{n_ratings:,} distinct ratings are too many for {n_users:,} users × {n_items:,} items: at most {most:,}"
-        )
-    rng = np.random.default_rng(seed)
-    normal = lambda *shape, sd: (sd*rng.standard_normal(shape, dtype=np.float32))
-    each = (factor_sd**2/n_factors)**.25  # so that a sum of n_factors products has standard deviation factor_sd
-    res = SyntheticRatings(None, normal(n_users, n_factors, sd=each), normal(n_items, n_factors, sd=each),
-                           normal(n_users, sd=bias_sd), normal(n_items, sd=bias_sd), mean, 0.)
-    pu, pi = (rng.permutation(power_law(n, *law)) for n, law in ((n_users, user_law), (n_items, item_law)))
-    pairs = _distinct_pairs(rng, n_ratings, pu, pi)
-    user, item, rating = np.empty(n_ratings, np.int32), np.empty(n_ratings, np.int32), np.empty(n_ratings, np.float32)
-    squares = 0.
-    for lo in range(0, n_ratings, _block):
-        s = slice(lo, lo + _block)
-        user[s], item[s] = np.divmod(pairs[s], n_items)
-        eps = normal(len(user[s]), sd=noise)
-        rating[s] = res.expected(user[s], item[s]) + eps
-        squares += float(np.square(eps, dtype=np.float64).sum())
-    res.ratings, res.best_mse = pd.DataFrame(dict(user=user, item=item, rating=rating), copy=False), squares/n_ratings
-    return res
+        raise DataError(f"{n_ratings:,} distinct ratings are too many for {n_users:,} users × {n_items:,} items: "
+                        f"at most {most:,}")
