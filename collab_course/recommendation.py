@@ -7,6 +7,7 @@ __all__ = ['Recommender', 'solve_user']
 
 # %% ../nbs/package/13_recommendation.ipynb #1fcd9bd8
 import numbers
+from functools import cached_property
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -40,11 +41,21 @@ class Recommender:
         for k, v in model.state_dict().items():
             if _wild(v): raise DataError(f"{k} of the model holds NaN, infinity or numbers beyond 1e12: its training has diverged; train it again with a lower rate")
         if self.rated is not None and _wild(self.rated.ratings): raise DataError('the ratings hold NaN, infinity or numbers beyond 1e12')
-        self._user_index, self._item_index = ({n: k for k, n in enumerate(v) if k} for v in (self.users, self.items))
         self.device = next((v.device for v in model.state_dict().values()), torch.device('cpu'))
-        self._dot = _dot_form(model)
-        self._prior = None if self._dot is None or self.rated is None else _prior(model, self._dot, self.rated)
         self._memo = {}                                                                      # of `given_part`
+
+    @cached_property
+    def _dot(self):
+        "The formula of the model's scores, or None: checked when it is first needed"
+        return _dot_form(self.model)
+    @cached_property
+    def _prior(self):
+        "What is known of users in general, or None: computed when somebody new first comes"
+        return None if self._dot is None or self.rated is None else _prior(self.model, self._dot, self.rated)
+    @cached_property
+    def _user_index(self) -> dict: return {n: k for k, n in enumerate(self.users) if k}
+    @cached_property
+    def _item_index(self) -> dict: return {n: k for k, n in enumerate(self.items) if k}
 
     @classmethod
     def from_learner(cls,
@@ -75,6 +86,23 @@ class Recommender:
         "Lesson 4's questions, put to this model"
         seen = None if self.rated is None else (*self.rated.pairs.numpy().T, self.rated.ratings.double().numpy())
         return CollabInterpretation(self.model, {'user': self.users, 'item': self.items}, {'user': self.user_name, 'item': self.item_name}, seen)
+
+    def save(self,
+        folder # Is made; one that is there already is replaced if it holds a saved recommender or nothing
+    ) -> Path:
+        "Write the recommender as safetensors and JSON, as `collab_course.saving.save_recommender` says."
+        from collab_course.saving import save_recommender
+        return save_recommender(self, folder)
+
+    @classmethod
+    def load(cls,
+        folder,          # What `save` wrote
+        device='cpu',    # Where the model is to live
+        max_bytes:int=2**34 # Larger files are not read
+    ) -> 'Recommender':
+        "A recommender from a folder, as `collab_course.saving.load_recommender` says."
+        from collab_course.saving import load_recommender
+        return load_recommender(folder, device, max_bytes, cls)
 
     def __repr__(self):
         return (f"Recommender: {type(self.model).__name__} for {len(self.users) - 1:,} users and {len(self.items) - 1:,} items, "
