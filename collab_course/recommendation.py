@@ -145,6 +145,7 @@ def _dot_form(model) -> _Dot:
     try: biases(model, 'user'); with_bias = True
     except NotInModel: with_bias = False
     dot = _Dot(*(ask(factors, w, no_factors) for w in ('user', 'item')), *(ask(biases, w, torch.zeros) for w in ('user', 'item')), y_range_of(model), with_bias)
+    if dot.users.shape[1] != dot.items.shape[1]: return None               # a net's factors may be of two widths
     u, i = (torch.linspace(0, n - 1, 256, device=dev).long() for n in sizes(model))
     i = i[torch.arange(256, device=dev)*7 % 256]
     same = torch.allclose(dot.rating((dot.users[u]*dot.items[i]).sum(1) + dot.user_biases[u] + dot.item_biases[i]), score(model, u, i), rtol=1e-3, atol=1e-3)

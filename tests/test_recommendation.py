@@ -487,8 +487,8 @@ def test_forged_tensors(tmp_path):
         with pytest.raises(BadFolder, match=words): Recommender.load(folder)
     key = 'user_factors.weight'
     forged('should hold', **{key: None}); forged('should hold', more=torch.zeros(1)); forged('should be', **{key: torch.zeros(4, 1).double()}); forged('should be', **{key: torch.zeros(5, 1)})
-    forged('NaN', **{key: torch.full((4, 1), torch.nan)}); forged('out of bounds', pairs=torch.tensor([[1, 1], [2, 10**12]])); forged('out of bounds', pairs=torch.tensor([[1, 1], [4, 1]]))
-    forged('out of bounds', **{'label_factors.0.table': torch.tensor([[0], [2], [0], [0]])}); forged('out of bounds', pairs=torch.tensor([[1, 1], [-1, 1]]))
+    forged('NaN', **{key: torch.full((4, 1), torch.nan)}); forged('out of bounds', **{'history.items': torch.tensor([1, 10**9], dtype=torch.int32)}); forged('out of bounds', **{'history.items': torch.tensor([1, 4], dtype=torch.int32)})
+    forged('out of bounds', **{'label_factors.0.table': torch.tensor([[0], [2], [0], [0]])}); forged('out of bounds', **{'history.items': torch.tensor([1, -1], dtype=torch.int32)})
     for k, v in dict(start=torch.tensor([0, 0, 9, 3, 5]), items=torch.tensor([1, 2, 2, 3, 9], dtype=torch.int32), ratings=torch.tensor([1., 5, 3, torch.inf, 2]), trained=torch.ones(4, dtype=torch.bool)).items():
         forged('ratings.safetensors', 'ratings.safetensors', **{k: v})
     forged('not in order', 'ratings.safetensors', items=torch.tensor([2, 1, 2, 3, 1], dtype=torch.int32))
