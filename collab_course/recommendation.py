@@ -7,6 +7,7 @@ __all__ = ['Recommender', 'solve_user']
 
 # %% ../nbs/package/13_recommendation.ipynb #1fcd9bd8
 import numbers
+from functools import cached_property
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -22,38 +23,39 @@ from .interpretation import *
 
 # %% ../nbs/package/13_recommendation.ipynb #17e29bca
 class Recommender:
-    """A snapshot of a trained model, with its vocabularies and with who rated what.
+    """A snapshot of a trained model, with its vocabularies and with who rated what: top lists for known users and for new ones, saving, loading, updating.
 
-    Top lists for known users and for new ones, saving, loading, updating.
-
-    `model` is kept and set to evaluation: give a copy of one that goes on training, as `from_learner` does.
-    Raises `DataError` for vocabularies of another size than the model, for columns called as one of a result,
-    and for a model that has diverged."""
+    `model` is kept and set to evaluation: give a copy of one that goes on training, as `from_learner` does. Raises `DataError` for vocabularies of another size than the model, for columns called as one of a result, and for a model that has diverged."""
     def __init__(self,
         model,         # A trained model
         classes:dict,  # {column: vocabulary, `#na#` first}, the user's column, then the item's
         rated:History=None, # Who rated what; None if nobody knows
         rating_name:str='rating' # What a rating is called
     ):
-        self.model, self.rated, self.rating_name = (
-            model.eval().requires_grad_(False),
-            rated if rated is not None and len(rated) else None,
-            rating_name,
-        )
+        self.model, self.rated, self.rating_name = model.eval().requires_grad_(False), rated if rated is not None and len(rated) else None, rating_name
         (self.user_name, users), (self.item_name, items) = classes.items()
-        if taken := [c for c in classes if c in _result_columns]:
-            raise DataError(f"a column cannot be called {taken[0]!r}, for results have one of that name: rename it")
+        if taken := [c for c in classes if c in _result_columns]: raise DataError(f"a column cannot be called {taken[0]!r}, for results have one of that name: rename it")
         self.users, self.items = ([n.item() if isinstance(n, np.generic) else n for n in v] for v in (users, items))   # fastai's ids may be NumPy's int8
         for what, rows, vocab in zip(('users', 'items'), sizes(model), (self.users, self.items)):
             if rows != len(vocab): raise DataError(f"the model has rows for {rows} {what} and the vocabulary {len(vocab)}: they do not belong together")
         for k, v in model.state_dict().items():
             if _wild(v): raise DataError(f"{k} of the model holds NaN, infinity or numbers beyond 1e12: its training has diverged; train it again with a lower rate")
         if self.rated is not None and _wild(self.rated.ratings): raise DataError('the ratings hold NaN, infinity or numbers beyond 1e12')
-        self._user_index, self._item_index = ({n: k for k, n in enumerate(v) if k} for v in (self.users, self.items))
         self.device = next((v.device for v in model.state_dict().values()), torch.device('cpu'))
-        self._dot = _dot_form(model)
-        self._prior = None if self._dot is None or self.rated is None else _prior(model, self._dot, self.rated)
         self._memo = {}                                                                      # of `given_part`
+
+    @cached_property
+    def _dot(self):
+        "The formula of the model's scores, or None: checked when it is first needed"
+        return _dot_form(self.model)
+    @cached_property
+    def _prior(self):
+        "What is known of users in general, or None: computed when somebody new first comes"
+        return None if self._dot is None or self.rated is None else _prior(self.model, self._dot, self.rated)
+    @cached_property
+    def _user_index(self) -> dict: return {n: k for k, n in enumerate(self.users) if k}
+    @cached_property
+    def _item_index(self) -> dict: return {n: k for k, n in enumerate(self.items) if k}
 
     @classmethod
     def from_learner(cls,
@@ -85,65 +87,55 @@ class Recommender:
         seen = None if self.rated is None else (*self.rated.pairs.numpy().T, self.rated.ratings.double().numpy())
         return CollabInterpretation(self.model, {'user': self.users, 'item': self.items}, {'user': self.user_name, 'item': self.item_name}, seen)
 
+    def save(self,
+        folder # Is made; one that is there already is replaced if it holds a saved recommender or nothing
+    ) -> Path:
+        "Write the recommender as safetensors and JSON, as `collab_course.saving.save_recommender` says."
+        from collab_course.saving import save_recommender
+        return save_recommender(self, folder)
+
+    @classmethod
+    def load(cls,
+        folder,          # What `save` wrote
+        device='cpu',    # Where the model is to live
+        max_bytes:int=2**34 # Larger files are not read
+    ) -> 'Recommender':
+        "A recommender from a folder, as `collab_course.saving.load_recommender` says."
+        from collab_course.saving import load_recommender
+        return load_recommender(folder, device, max_bytes, cls)
+
     def __repr__(self):
         return (f"Recommender: {type(self.model).__name__} for {len(self.users) - 1:,} users and {len(self.items) - 1:,} items, "
                 + ('ratings unknown' if self.rated is None else f"{len(self.rated):,} ratings"))
 
 # %% ../nbs/package/13_recommendation.ipynb #908dfed2
-_result_columns = {
-    'predicted',
-    'cosine',
-    'euclidean',
-    'mse',
-    'mean',
-    'n_ratings',
-    'rank',
-    'neighbour',
-    'bias',
-}
+_result_columns = {'predicted', 'cosine', 'euclidean', 'mse', 'mean', 'n_ratings', 'rank', 'neighbour', 'bias'}
 
 def _wild(t:Tensor) -> bool:
-    """Whether floating-point numbers are not finite, or so large that a product of two could not be told from
-    infinity"""
+    "Whether floating-point numbers are not finite, or so large that a product of two could not be told from infinity"
     return t.is_floating_point() and t.numel() > 0 and not bool(t.abs().max() <= 1e12)       # NaN is not ≤
 
 def _encode(ratings:pd.DataFrame, classes:dict, rating:str) -> tuple: # (n, 2), (n,)
     "A table of ratings as indices; ids outside the vocabulary are 0, and counted in a warning"
     gone = [c for c in (*classes, rating) if c not in ratings]
-    if gone:
-        raise DataError(
-            f"the ratings need the columns {[*classes, rating]}; {gone} missing in {list(ratings.columns)}"
-        )
+    if gone: raise DataError(f"the ratings need the columns {[*classes, rating]}; {gone} missing in {list(ratings.columns)}")
     maps = [{n: k for k, n in enumerate(v) if k} for v in classes.values()]
-    x = torch.stack(
-        [
-            torch.tensor([index.get(n, 0) for n in ratings[c].tolist()], dtype=torch.long)
-            for c, index in zip(classes, maps)
-        ],
-        dim=1,
-    )
+    x = torch.stack([torch.tensor([index.get(n, 0) for n in ratings[c].tolist()], dtype=torch.long) for c, index in zip(classes, maps)], dim=1)
     y = pd.to_numeric(ratings[rating], errors='coerce').to_numpy(np.float32)
-    if not np.isfinite(y).all():
-        raise DataError(
-            f"column {rating!r}: {int((~np.isfinite(y)).sum())} of {len(y)} ratings are not finite numbers"
-        )
-    if n := int((x == 0).any(dim=1).sum()):
-        warn(f"{n} of {len(x)} rows are of users or items that the model does not know, and left out")
+    if not np.isfinite(y).all(): raise DataError(f"column {rating!r}: {int((~np.isfinite(y)).sum())} of {len(y)} ratings are not finite numbers")
+    if (n := int((x == 0).any(dim=1).sum())): warn(f"{n} of {len(x)} rows are of users or items that the model does not know, and left out")
     return x, torch.from_numpy(y.copy())
 
 # %% ../nbs/package/13_recommendation.ipynb #9dbc0ddf
 @dataclass
 class _Dot:
     "A score as a formula: link(users @ itemsᵀ + user_biases[:, None] + item_biases)"
-    # (n_users, k), (n_items, k), (n_users,), (n_items,)
-    users:Tensor; items:Tensor; user_biases:Tensor; item_biases:Tensor; link:tuple; with_bias:bool
+    users:Tensor; items:Tensor; user_biases:Tensor; item_biases:Tensor; link:tuple; with_bias:bool # (n_users, k), (n_items, k), (n_users,), (n_items,)
 
     def rating(self, z): return z if self.link is None else sigmoid_range(z, *self.link)
 
 def _dot_form(model) -> _Dot:
-    """The formula of a model's score, or None if it has none.
-
-    What the model says of itself is checked on a few hundred pairs."""
+    "The formula of a model's score, or None if it has none. What the model says of itself is checked on a few hundred pairs."
     if getattr(model, 'to_rating', None) is not None: return None
     def ask(question, which, empty):
         try: return question(model, which)
@@ -152,36 +144,21 @@ def _dot_form(model) -> _Dot:
     no_factors = lambda n, device: torch.zeros(n, 0, device=device)
     try: biases(model, 'user'); with_bias = True
     except NotInModel: with_bias = False
-    dot = _Dot(
-        *(ask(factors, w, no_factors) for w in ('user', 'item')),
-        *(ask(biases, w, torch.zeros) for w in ('user', 'item')),
-        y_range_of(model),
-        with_bias,
-    )
+    dot = _Dot(*(ask(factors, w, no_factors) for w in ('user', 'item')), *(ask(biases, w, torch.zeros) for w in ('user', 'item')), y_range_of(model), with_bias)
+    if dot.users.shape[1] != dot.items.shape[1]: return None               # a net's factors may be of two widths
     u, i = (torch.linspace(0, n - 1, 256, device=dev).long() for n in sizes(model))
     i = i[torch.arange(256, device=dev)*7 % 256]
-    same = torch.allclose(
-        dot.rating((dot.users[u] * dot.items[i]).sum(1) + dot.user_biases[u] + dot.item_biases[i]),
-        score(model, u, i),
-        rtol=1e-3,
-        atol=1e-3,
-    )
+    same = torch.allclose(dot.rating((dot.users[u]*dot.items[i]).sum(1) + dot.user_biases[u] + dot.item_biases[i]), score(model, u, i), rtol=1e-3, atol=1e-3)
     return dot if same else None
 
 # %% ../nbs/package/13_recommendation.ipynb #b31c67ce
 def _own_columns(dot:_Dot, t:Tensor) -> Tensor: return t if dot.with_bias else t[..., :-1]
 
-# mean (d,), precision (d, d), noise; float64 on the CPU; d = n_factors, + 1 with biases
-def _prior(model, dot:_Dot, rated:History) -> dict:
-    """What is known of a user before he rates anything.
+def _prior(model, dot:_Dot, rated:History) -> dict: # mean (d,), precision (d, d), noise; float64 on the CPU; d = n_factors, + 1 with biases
+    """What is known of a user before he rates anything: mean and covariance of the trained users' own numbers, and the mean square of the model's errors on ratings it was trained on.
 
-    Mean and covariance of the trained users' own numbers, and the mean square of the model's errors on
-    ratings it was trained on.
-
-    The covariance is shrunk towards a multiple of the identity as one more user would. Errors: of at most a
-    million rows, evenly spread."""
-    # (n_users, k + 1)
-    full = torch.cat([dot.users, dot.user_biases[:, None]], dim=1)
+    The covariance is shrunk towards a multiple of the identity as one more user would. Errors: of at most a million rows, evenly spread."""
+    full = torch.cat([dot.users, dot.user_biases[:, None]], dim=1)                           # (n_users, k + 1)
     rows = rated.trained.nonzero()[:, 0]
     if len(rows) == 0: rows = torch.arange(len(rated))
     rows = rows[::max(1, len(rows)//2**20)].contiguous()
@@ -191,84 +168,51 @@ def _prior(model, dot:_Dot, rated:History) -> dict:
     mean, n = own.mean(dim=0), len(own)
     dev = own - mean
     cov = dev.T@dev/n
-    cov = (
-        (n * cov + cov.diagonal().mean().clamp(min=1e-6) * torch.eye(len(mean), dtype=torch.float64)) / (n + 1)
-        if len(mean)
-        else cov
-    )
+    cov = (n*cov + cov.diagonal().mean().clamp(min=1e-6)*torch.eye(len(mean), dtype=torch.float64))/(n + 1) if len(mean) else cov
     u, i = u.to(full.device), rated.items[rows].long().to(full.device)
     error = dot.rating((dot.users[u]*dot.items[i]).sum(1) + dot.user_biases[u] + dot.item_biases[i]).cpu() - rated.ratings[rows]
     return dict(mean=mean, precision=torch.linalg.inv(cov), noise=max(error.double().square().mean().item(), 1e-6))
 
 # %% ../nbs/package/13_recommendation.ipynb #e441d886
 @patch
-def top(
-    self: Recommender,
-    users=None,  # (m,) indices of users; all but `#na#` if None
-    n: int = 10,  # How many items for each
-    exclude_seen: bool = True,  # Leave out what the user rated
-    items=None,  # (c,) indices of the items to choose from; all but `#na#` if None
-    block: int = 2**24,  # Numbers in the largest tensor: aimed at; at least one user is done at a time
-# Yields (users (b,), items (b, k), ratings (b, k)), best first; where a user has no more items, the item is 0
-# and the rating −∞
-):
-    """The best items of many users, a block of users at a time.
-
-    Memory does not depend on how many they are. Raises `DataError` where `exclude_seen` cannot be done."""
+def top(self:Recommender,
+    users=None,        # (m,) indices of users; all but `#na#` if None
+    n:int=10,          # How many items for each
+    exclude_seen:bool=True, # Leave out what the user rated
+    items=None,        # (c,) indices of the items to choose from; all but `#na#` if None
+    block:int=2**24    # Numbers in the largest tensor: aimed at; at least one user is done at a time
+): # Yields (users (b,), items (b, k), ratings (b, k)), best first; where a user has no more items, the item is 0 and the rating −∞
+    "The best items of many users, a block of users at a time: memory does not depend on how many they are. Raises `DataError` where `exclude_seen` cannot be done."
     whole_number(n)
     if exclude_seen and self.rated is None:
-        raise DataError(
-            "nobody knows here who rated what (an exported learner has no rows): give `ratings` to from_learner, or say exclude_seen=False"
-        )
+        raise DataError("nobody knows here who rated what (an exported learner has no rows): give `ratings` to from_learner, or say exclude_seen=False")
     dev, n_items = self.device, len(self.items)
-    users = (
-        torch.arange(1, len(self.users))
-        if users is None
-        else torch.as_tensor(users, dtype=torch.long).reshape(-1).cpu()
-    )
-    if len(users) and not (0 < users.min() and users.max() < len(self.users)):
-        raise IndexError(f"users are indices from 1 to {len(self.users) - 1}")
-    cand = (
-        torch.arange(1, n_items, device=dev)
-        if items is None
-        else torch.as_tensor(items, dtype=torch.long, device=dev).reshape(-1).unique()
-    )
-    if len(cand) == 0:
-        return
-    if not (0 < cand[0] and cand[-1] < n_items):
-        raise IndexError(f"items are indices from 1 to {n_items - 1}")
+    users = torch.arange(1, len(self.users)) if users is None else torch.as_tensor(users, dtype=torch.long).reshape(-1).cpu()
+    if len(users) and not (0 < users.min() and users.max() < len(self.users)): raise IndexError(f"users are indices from 1 to {len(self.users) - 1}")
+    cand = torch.arange(1, n_items, device=dev) if items is None else torch.as_tensor(items, dtype=torch.long, device=dev).reshape(-1).unique()
+    if len(cand) == 0: return
+    if not (0 < cand[0] and cand[-1] < n_items): raise IndexError(f"items are indices from 1 to {n_items - 1}")
     at = torch.full((n_items,), -1, device=dev)
-    at[cand] = torch.arange(len(cand), device=dev)  # item → its column, or −1
-    if self._dot is not None:
-        vecs, item_bias = self._dot.items[cand].T.contiguous(), self._dot.item_biases[cand]  # (k, c), (c,)
-    for u in users.split(max(1, (block if self._dot is not None else block // 8) // len(cand))):
-        if self._dot is not None:
-            z = torch.addmm(
-                item_bias, self._dot.users[u.to(dev)], vecs
-            )  # (b, c); the user's bias changes no order, the link neither
-        else:
-            z = score(self.model, u[:, None].to(dev), cand)
+    at[cand] = torch.arange(len(cand), device=dev)                                           # item → its column, or −1
+    if self._dot is not None: vecs, item_bias = self._dot.items[cand].T.contiguous(), self._dot.item_biases[cand]   # (k, c), (c,)
+    for u in users.split(max(1, (block if self._dot is not None else block//8)//len(cand))):
+        if self._dot is not None: z = torch.addmm(item_bias, self._dot.users[u.to(dev)], vecs)   # (b, c); the user's bias changes no order, the link neither
+        else: z = score(self.model, u[:, None].to(dev), cand)
         if exclude_seen:
             who, rows = self.rated.of(u)
             col = at[self.rated.items[rows].long().to(dev)]
             z[who.to(dev)[col >= 0], col[col >= 0]] = -torch.inf
-        value, best = z.topk(min(n, len(cand)), dim=1)  # (b, k); NaN would come first
-        if not (value < torch.inf).all():
-            raise DataError(
-                'the model gives ratings that are NaN or infinite: it has diverged, or it is no model'
-            )
-        if self._dot is not None:
-            rating = self._dot.rating(value + self._dot.user_biases[u.to(dev)][:, None])
-        else:
-            rating = value
+        value, best = z.topk(min(n, len(cand)), dim=1)                                       # (b, k); NaN would come first
+        if not (value < torch.inf).all(): raise DataError('the model gives ratings that are NaN or infinite: it has diverged, or it is no model')
+        if self._dot is not None: rating = self._dot.rating(value + self._dot.user_biases[u.to(dev)][:, None])
+        else: rating = value
         gone = value == -torch.inf
         yield u, cand[best].masked_fill(gone, 0).cpu(), rating.masked_fill(gone, -torch.inf).cpu()
 
 # %% ../nbs/package/13_recommendation.ipynb #ba187717
 @patch
 def _popular(self:Recommender) -> tuple: # (n_items,) number of ratings, (n_items,) their mean
-    if self.rated is None:
-        raise DataError("nobody knows here who rated what, so nothing is popular: give `ratings` to from_learner")
+    if self.rated is None: raise DataError("nobody knows here who rated what, so nothing is popular: give `ratings` to from_learner")
     i, n = self.rated.items.long(), len(self.items)
     count = torch.bincount(i, minlength=n)
     return count, (torch.zeros(n, dtype=torch.float64).index_add(0, i, self.rated.ratings.double())/count).float()   # never rated: NaN
@@ -281,10 +225,7 @@ def recommend(self:Recommender,
     exclude_seen:bool=True, # Leave out what the user rated
     items=None         # Titles to choose from; all if None
 ) -> pd.DataFrame: # The item's column and `predicted`, best first; for several users their column in front
-    """The items that a known user would rate best.
-
-    Fewer than `n` where there are no more. Raises `UnknownName` for users and titles that the model does not
-    know."""
+    "The items that a known user would rate best. Fewer than `n` where there are no more. Raises `UnknownName` for users and titles that the model does not know."
     many = user is None or isinstance(user, (list, set, np.ndarray, Tensor, pd.Series, pd.Index, range))
     idx = None if user is None else [self._index(u, self.user_name) for u in (_plain(user) if many else [user])]
     cand = None if items is None else [self._index(t, self.item_name) for t in _plain([items] if isinstance(items, str) else items)]
@@ -299,10 +240,7 @@ def recommend(self:Recommender,
 def predict(self:Recommender,
     pairs # A data frame with the user's and the item's column, a list of (user, title), or one such pair
 ) -> np.ndarray: # (n,) ratings
-    """The ratings of pairs.
-
-    Raises `UnknownName` for a user or a title that the model does not know, `DataError` for what is no pair.
-    """
+    "The ratings of pairs. Raises `UnknownName` for a user or a title that the model does not know, `DataError` for what is no pair."
     if isinstance(pairs, pd.DataFrame):
         gone = [c for c in self.classes if c not in pairs]
         if gone: raise DataError(f"the pairs need the columns {list(self.classes)}; {gone} missing in {list(pairs.columns)}")
@@ -321,9 +259,7 @@ def similar(self:Recommender,
     metric:str='cosine', # 'cosine': high is near; 'euclidean' or 'mse': low is near
     min_ratings:int=0    # Only those with at least so many ratings
 ) -> pd.DataFrame: # The item's column, the metric, mean, n_ratings; nearest first
-    """The items whose factors are nearest, as in lesson 4.
-
-    Raises `UnknownName`, and `NotInModel` for a model without factors."""
+    "The items whose factors are nearest, as in lesson 4. Raises `UnknownName`, and `NotInModel` for a model without factors."
     row, n_items = self._index(title, self.item_name), len(self.items)
     vectors = factors(self.model)
     count, mean = self._popular() if self.rated is not None else (torch.zeros(n_items, dtype=torch.long), torch.full((n_items,), torch.nan))
@@ -357,11 +293,9 @@ def solve_user(
     link:tuple=None,  # (low, high) of the sigmoid; None for none
     n_steps:int=50    # At most
 ) -> Tensor: # (d,)
-    """The w with the least Σ(rating − link(items @ w + offset))²/noise + (w − mean)ᵀ precision (w − mean), by
-    Levenberg and Marquardt's damped steps.
+    """The w with the least Σ(rating − link(items @ w + offset))²/noise + (w − mean)ᵀ precision (w − mean), by Levenberg and Marquardt's damped steps.
 
-    Without a sigmoid that is ridge regression, and the first step ends there. Source: Marquardt 1963, *An
-    Algorithm for Least-Squares Estimation of Nonlinear Parameters*."""
+    Without a sigmoid that is ridge regression, and the first step ends there. Source: Marquardt 1963, *An Algorithm for Least-Squares Estimation of Nonlinear Parameters*."""
     def at(w):
         z = items@w + offset
         if link is None: return z, torch.ones_like(z)
@@ -380,8 +314,7 @@ def solve_user(
             new = cost(w + step, new_f)
             if new <= now or damping > 1e8: break
             damping = max(10*damping, 1e-3)
-        # rounding: nothing is better
-        if new > now: break
+        if new > now: break                                                                  # rounding: nothing is better
         w, f, slope, gain, now, damping = w + step, new_f, new_slope, now - new, new, damping/10
         if gain <= 1e-12*now or link is None: break
     return w
@@ -389,26 +322,17 @@ def solve_user(
 # %% ../nbs/package/13_recommendation.ipynb #b4ca62a5
 @patch
 def fold_in(self:Recommender,
-    # {title: rating}, a Series of that kind, or a list of (title, rating), in which a title may come again
-    ratings,
-    # {name of a label set: the user's labels}, for models that have such; what is not given counts as the
-    # average
-    labels:dict=None
+    ratings,          # {title: rating}, a Series of that kind, or a list of (title, rating), in which a title may come again
+    labels:dict=None  # {name of a label set: the user's labels}, for models that have such; what is not given counts as the average
 ) -> tuple: # (n_factors,) factors and the bias, float64, on the CPU
-    """Factors and bias of somebody the model never saw, with those of the items held fixed.
+    """Factors and bias of somebody the model never saw, with those of the items held fixed. The trained users are the prior: no number has to be chosen.
 
-    The trained users are the prior: no number has to be chosen.
-
-    Raises `NotInModel` where a score is not made of biases and a dot product, `UnknownName` for unknown
-    titles, `DataError` for ratings that are no finite numbers or outside the range of those known."""
+    Raises `NotInModel` where a score is not made of biases and a dot product, `UnknownName` for unknown titles, `DataError` for ratings that are no finite numbers or outside the range of those known."""
     return self._solved(*self._new_ratings(ratings), labels)
 
 @patch
 def _solved(self:Recommender, i, r, labels) -> tuple: # (n_factors,), bias
-    if self._dot is None:
-        raise NotInModel(
-            f"a {type(self.model).__name__} cannot take in somebody new: its score is not made of biases and a dot product, so there is nothing to solve for"
-        )
+    if self._dot is None: raise NotInModel(f"a {type(self.model).__name__} cannot take in somebody new: its score is not made of biases and a dot product, so there is nothing to solve for")
     if self._prior is None: raise DataError("nobody knows here who rated what, so what users are like is unknown, too: give `ratings` to from_learner")
     dot, k = self._dot, self._dot.items.shape[1]
     given = given_part(self.model, rated=i, labels=labels, memo=self._memo).cpu().double().expand(k + 1)
@@ -454,9 +378,7 @@ def recommend_new(self:Recommender,
     items=None,        # Titles to choose from; all if None
     labels:dict=None   # {name of a label set: the user's labels}, for models that have such
 ) -> pd.DataFrame: # The item's column and `predicted`, best first
-    """The items that somebody whom the model never saw would rate best.
-
-    Who has rated nothing and says nothing gets what most people rated, with the mean of their ratings.
+    """The items that somebody whom the model never saw would rate best. Who has rated nothing and says nothing gets what most people rated, with the mean of their ratings.
 
     Raises what `fold_in` raises."""
     whole_number(n)
@@ -487,32 +409,23 @@ class _OneRow(Callback):
         if len(self.xb[0]) == 1: _norms_as_they_are(self.model)
 
 class _OnlyNew(Callback):
-    """Only the rows that have been added to a model move.
-
-    All else is put back after every step, and batch normalisation learns nothing"""
+    "Only the rows that have been added to a model move; all else is put back after every step, and batch normalisation learns nothing"
     def __init__(self, old, new):
         (u, i), which = sizes(old), state_rows(old)
         self.keep = {}
         for k, p in new.named_parameters():
             row = torch.arange(len(p) if p.ndim else 1, device=p.device)
             n_new = sizes(new)[0]
-            added = {
-                (0, 0): row < 0,
-                (1, 0): row >= u,
-                (0, 1): row >= i,
-                (1, 1): (row >= u) & (row < n_new) | (row >= n_new + i),
-            }[which[k]]
+            added = {(0, 0): row < 0, (1, 0): row >= u, (0, 1): row >= i, (1, 1): (row >= u) & (row < n_new) | (row >= n_new + i)}[which[k]]
             self.keep[k] = added.reshape(-1, *[1]*(p.ndim - 1)), p.detach().clone()
     def before_batch(self): _norms_as_they_are(self.model)
     def after_step(self):
-        for k, p in self.model.named_parameters():
-            p.data.copy_(torch.where(self.keep[k][0], p.data, self.keep[k][1]))
+        for k, p in self.model.named_parameters(): p.data.copy_(torch.where(self.keep[k][0], p.data, self.keep[k][1]))
 
 # %% ../nbs/package/13_recommendation.ipynb #55f655b1
 @patch
 def update(self:Recommender,
-    # New ratings; user, item and rating are the columns of the recommender, or the first three
-    ratings:pd.DataFrame,
+    ratings:pd.DataFrame, # New ratings; user, item and rating are the columns of the recommender, or the first three
     recipe='fast',     # A `Recipe`, or the name of one: batch size, rate and decay
     n_epoch:int=2,     # Over the old rows and the new; 0 to leave what is known as it is
     lr:float=None,     # Highest rate in these epochs; half the recipe's if None
@@ -520,34 +433,22 @@ def update(self:Recommender,
     seed:int=0,        # Of the order of training
     wider:bool=False   # Allow ratings beyond those known, for models that can reach them
 ) -> Recommender: # A new one; this one stays as it is
-    """Take in ratings that came later by training on from where the model is.
+    """Take in ratings that came later by training on from where the model is. New users and items get rows at the end of the vocabulary; a new rating of an old pair replaces the old one.
 
-    New users and items get rows at the end of the vocabulary; a new rating of an old pair replaces the old
-    one.
-
-    First only the new rows move, for five epochs (or 100 steps, if that is more) of what was rated by or of
-    them, then everything. Without the old rows (`sample=0`) the model would forget: they are kept with the
-    recommender for this. Rows that were held out for validation are not trained on. Raises `NotInModel` for
-    models that cannot grow or whose output is not a rating, `DataError` for unusable ratings, and for such as
-    the model cannot predict or nobody gave before."""
-    if isinstance(recipe, str) and recipe not in recipes:
-        raise ValueError(f"no recipe is called {recipe!r}; there are {', '.join(recipes)}")
+    First only the new rows move, for five epochs (or 100 steps, if that is more) of what was rated by or of them, then everything. Without the old rows (`sample=0`) the model would forget: they are kept with
+    the recommender for this. Rows that were held out for validation are not trained on.
+    Raises `NotInModel` for models that cannot grow or whose output is not a rating, `DataError` for unusable ratings, and for such as the model cannot predict or nobody gave before."""
+    if isinstance(recipe, str) and recipe not in recipes: raise ValueError(f"no recipe is called {recipe!r}; there are {', '.join(recipes)}")
     recipe = recipes[recipe] if isinstance(recipe, str) else recipe
     if self.rated is None: raise DataError("nobody knows here who rated what: give `ratings` to from_learner")
-    if getattr(self.model, 'to_rating', None) is not None:
-        raise NotInModel(f"{type(self.model).__name__} is not trained on ratings directly: train it again")
+    if getattr(self.model, 'to_rating', None) is not None: raise NotInModel(f"{type(self.model).__name__} is not trained on ratings directly: train it again")
     if not 0 <= sample <= 1: raise ValueError(f"sample is a share, from 0 to 1, not {sample}")
     names = [self.user_name, self.item_name, self.rating_name]
     new = read_ratings(ratings, *(names if set(names) <= set(ratings) else [None]*3))
-    classes = {
-        c: v + sorted(set(new[k]) - set(v), key=lambda n: (isinstance(n, str), n))
-        for (c, v), k in zip(self.classes.items(), ('user', 'item'))
-    }
+    classes = {c: v + sorted(set(new[k]) - set(v), key=lambda n: (isinstance(n, str), n)) for (c, v), k in zip(self.classes.items(), ('user', 'item'))}
     for (c, v) in classes.items():
         if '#na#' in v[1:] or len({type(n) for n in v[1:]}) > 1 and len({type(n) for n in self.classes[c][1:]}) == 1:
-            raise DataError(
-                f"column {c!r} holds {type(self.classes[c][-1]).__name__}s such as {self.classes[c][-1]!r}; the new ratings hold {v[-1]!r}"
-            )
+            raise DataError(f"column {c!r} holds {type(self.classes[c][-1]).__name__}s such as {self.classes[c][-1]!r}; the new ratings hold {v[-1]!r}")
     limits = y_range_of(self.model)
     low, high = limits or ((-torch.inf, torch.inf) if wider else self.rating_range)
     if beyond := [r for r in new.rating.tolist() if not low <= r <= high]:

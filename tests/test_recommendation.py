@@ -453,7 +453,7 @@ def test_swapped_missing_and_alien_files(tmp_path):
 
 
 @pytest.mark.parametrize('changes, words', [
-    (dict(version=2), 'version 2'), (dict(version=True), 'version True'), (dict(kind='nobody'), "kind 'nobody'"), (dict(kind='dot-product-bias-scratch'), 'should hold'), (dict(extra=1), 'entries'),
+    (dict(version=1), 'version 1; this package reads version 2: train and save'), (dict(version=True), 'version True'), (dict(kind='nobody'), "kind 'nobody'"), (dict(kind='DotProductBiasScratch'), 'should hold'), (dict(extra=1), 'entries'),
     (dict(args=dict(n_users=10**12, n_items=4, n_factors=2, y_range=[.5, 5.5])), 'vocabularies have'), (dict(args=dict(n_users=4, n_items=4, n_factors=10**9, y_range=[.5, 5.5])), 'should be'),
     (dict(args=dict(n_users=10**40, n_items=4, n_factors=2, y_range=None)), 'kind'), (dict(args=dict(n_users=4, n_items=4, n_factors=2, y_range=['a', 'b'])), 'range'),
     (dict(args=dict(n_users=4, n_items=4, n_factors=2, y_range=[5.5, .5])), 'range'), (dict(args=dict(n_users=-4, n_items=4, n_factors=2, y_range=None)), 'kind'), (dict(args=dict(nothing=1)), 'kind'),
@@ -468,7 +468,7 @@ def test_forged_manifests(changes, words, tmp_path):
     with pytest.raises(BadFolder, match=words): Recommender.load(tmp_path/'r')
 
 
-@pytest.mark.parametrize('text', ['[' * 100000, 'nan', '{"a": NaN}', '9' * 10000, '{"format": 1, "format": 2}', '', '\ufeff{}', 'é', 'null', '{"format": "collab_course.Recommender", "version": 1}'])
+@pytest.mark.parametrize('text', ['[' * 100000, 'nan', '{"a": NaN}', '9' * 10000, '{"format": 1, "format": 2}', '', '\ufeff{}', 'é', 'null', '{"format": "collab_course.Recommender", "version": 2}'])
 def test_manifests_that_are_none(text, tmp_path):
     tiny().save(tmp_path/'r')
     (tmp_path/'r'/'manifest.json').write_text(text, encoding='utf-8')
@@ -487,8 +487,8 @@ def test_forged_tensors(tmp_path):
         with pytest.raises(BadFolder, match=words): Recommender.load(folder)
     key = 'user_factors.weight'
     forged('should hold', **{key: None}); forged('should hold', more=torch.zeros(1)); forged('should be', **{key: torch.zeros(4, 1).double()}); forged('should be', **{key: torch.zeros(5, 1)})
-    forged('NaN', **{key: torch.full((4, 1), torch.nan)}); forged('out of bounds', pairs=torch.tensor([[1, 1], [2, 10**12]])); forged('out of bounds', pairs=torch.tensor([[1, 1], [4, 1]]))
-    forged('out of bounds', **{'label_factors.0.table': torch.tensor([[0], [2], [0], [0]])}); forged('out of bounds', pairs=torch.tensor([[1, 1], [-1, 1]]))
+    forged('NaN', **{key: torch.full((4, 1), torch.nan)}); forged('out of bounds', **{'history.items': torch.tensor([1, 10**9], dtype=torch.int32)}); forged('out of bounds', **{'history.items': torch.tensor([1, 4], dtype=torch.int32)})
+    forged('out of bounds', **{'label_factors.0.table': torch.tensor([[0], [2], [0], [0]])}); forged('out of bounds', **{'history.items': torch.tensor([1, -1], dtype=torch.int32)})
     for k, v in dict(start=torch.tensor([0, 0, 9, 3, 5]), items=torch.tensor([1, 2, 2, 3, 9], dtype=torch.int32), ratings=torch.tensor([1., 5, 3, torch.inf, 2]), trained=torch.ones(4, dtype=torch.bool)).items():
         forged('ratings.safetensors', 'ratings.safetensors', **{k: v})
     forged('not in order', 'ratings.safetensors', items=torch.tensor([2, 1, 2, 3, 1], dtype=torch.int32))
@@ -825,3 +825,28 @@ def test_models_of_train(saved, tmp_path, capsys):
 def test_as_a_process(saved):
     run = subprocess.run([sys.executable, '-c', 'import sys; from collab_course.cli import main; sys.exit(main())', 'recommend', str(saved/'text'), '--user', 'u3', '--include-seen', '--json'], capture_output=True, text=True)
     assert run.returncode == 0 and run.stderr == '' and len(json.loads(run.stdout)['items']) == 10
+
+def _three_films():
+    pairs, classes = torch.tensor([[1, 1], [2, 2]]), {'user': ['#na#', 'A', 'B'], 'title': ['#na#', 'x', 'y']}
+    return Recommender(DotProductBias(3, 3, 1), classes, History(pairs, 3, 3, torch.tensor([1., 5])))
+
+def test_similar_neither_scores_pairs_nor_inverts_a_matrix(monkeypatch):
+    from collab_course import recommendation
+    def never(*args, **kwargs): raise AssertionError('this is not needed yet')
+    rec = _three_films()
+    with monkeypatch.context() as m:
+        m.setattr(recommendation, 'score', never)
+        m.setattr(torch.linalg, 'inv', never)
+        rec = _three_films()
+        assert rec.similar('x').title.tolist() == ['y']
+    assert rec.recommend('A').title.tolist() == ['y']
+    assert len(rec.recommend_new({'x': 5.})) == 1
+
+def test_saving_needs_no_import_of_saving(tmp_path):
+    import subprocess, sys
+    code = ("import sys, pandas; from collab_course.recommendation import Recommender; "
+            "assert 'collab_course.saving' not in sys.modules; "
+            "print(Recommender.load(sys.argv[1]).recommend('A').title.tolist())")
+    folder = _three_films().save(tmp_path/'films')
+    out = subprocess.run([sys.executable, '-c', code, str(folder)], capture_output=True, text=True)
+    assert out.stdout.strip() == "['y']", out.stderr
