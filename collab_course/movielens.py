@@ -8,6 +8,7 @@ __all__ = ['data_sets', 'MovieLens', 'movielens']
 # %% ../nbs/package/02_movielens.ipynb #35e02d06
 import contextlib, hashlib, io, os, re, subprocess, sys, tempfile, warnings, zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np, pandas as pd
 from fastai.data.external import URLs, fastai_path
 from fastdownload import download_url
 from .errors import *
+from .files import write_whole
 
 # %% ../nbs/package/02_movielens.ipynb #265c9326
 # SHA-256 of the files that are read, per data set (GroupLens; for the wheel, the package index)
@@ -39,60 +41,57 @@ _wheels = {'ml-100k': ('recbole==1.2.1', 'recbole-1.2.1-py3-none-any.whl',
 _timeout = 20  # seconds that a server may be silent, when it is called and at any time later
 
 # %% ../nbs/package/02_movielens.ipynb #17ea4497
+def _same_sum(file:str, got:str, want:str):
+    "A `DataError` unless the two SHA-256 are the same"
+    if got != want:
+        raise DataError(f"{file} is not the published file: its SHA-256 is {got[:12]}…, not {want[:12]}…")
+
 def _checked(content:bytes, name:str, want:str) -> bytes:
     "`content` if its SHA-256 is `want`; else a `DataError`"
-    got = hashlib.sha256(content).hexdigest()
-    if got != want:
-        raise DataError(f"{name} is not the published file: its SHA-256 is {got[:12]}…, not {want[:12]}…")
+    _same_sum(name, hashlib.sha256(content).hexdigest(), want)
     return content
 
 # %% ../nbs/package/02_movielens.ipynb #9b90d3c8
-def _from_folder(name:str, folder) -> dict:
-    "The checked files of data set `name` in `folder` or in its subfolder `name`: {file name: content}"
-    folder = Path(folder).expanduser()
+def _from_folder(name:str, folder) -> dict: # {file name: content}
+    "The checked files of data set `name` in `folder` or in its subfolder `name`"
+    folder, sums = Path(folder).expanduser(), _sums[name]
     if not folder.is_dir(): raise DataError('no such folder')
-    for d in (folder/name, folder):
-        if all((d / f).is_file() for f in _sums[name]):
-            return {f: _checked((d / f).read_bytes(), f, s) for f, s in _sums[name].items()}
-    raise DataError(f"it holds neither {name}/ nor the files {', '.join(_sums[name])}")
+    for place in (folder/name, folder):
+        if all((place/file).is_file() for file in sums):
+            return {file: _checked((place/file).read_bytes(), file, want) for file, want in sums.items()}
+    raise DataError(f"it holds neither {name}/ nor the files {', '.join(sums)}")
 
 # %% ../nbs/package/02_movielens.ipynb #5fdcca8a
-def _put(name:str, new:Path, final:Path):
-    """Give the complete folder or zip `new` its `final` name in one step, unless another process has been
-    faster; what stood there and was wrong is kept"""
+def _put(new:Path, final:Path, check):
+    """Give the complete folder or zip `new` its `final` name in one step.
+
+    What stands there already stays if `check` accepts it, and is moved aside if not."""
     if final.exists():
-        try: return _checked_zip(name, final) if name in _large else _from_folder(name, final)
-        except (DataError, OSError): pass
-        aside = Path(tempfile.mkdtemp(prefix=f'{final.name}.replaced-', dir=final.parent))
-        final.rename(aside/final.name)
-        warnings.warn(
-            f"{final.name} in fastai's data folder was not the published data; it lies in {aside.name} now",
-            stacklevel=2,
-        )
+        try: return check()
+        except (DataError, OSError): _move_aside(final)
     new.rename(final)
 
+def _move_aside(final:Path):
+    "Keep what is not the published data, under another name and with a warning"
+    aside = Path(tempfile.mkdtemp(prefix=f'{final.name}.replaced-', dir=final.parent))
+    final.rename(aside/final.name)
+    warnings.warn(f"{final.name} in fastai's data folder was not the published data; "
+                  f"it lies in {aside.name} now", stacklevel=3)
+
+def _keep(new:Path, final:Path, check):
+    "`_put`, unless another process is faster: then what that one has put there must be right"
+    try: _put(new, final, check)
+    except OSError: check()
+
 # %% ../nbs/package/02_movielens.ipynb #f8073bce
-def _scratch() -> tempfile.TemporaryDirectory:
+@contextlib.contextmanager
+def _scratch():
     "A temporary folder inside fastai's data folder, on the same disk as the final place"
     home = fastai_path('data')
     home.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(prefix='.collab_course-', dir=home)
+    with tempfile.TemporaryDirectory(prefix='.collab_course-', dir=home) as folder: yield Path(folder)
 
 # %% ../nbs/package/02_movielens.ipynb #3e30c84b
-def _from_grouplens(name:str) -> dict:
-    "Download, check and unpack GroupLens' zip into fastai's data folder, and read it from there"
-    if name not in _zips: raise DataError('GroupLens no longer offers this edition')
-    with _scratch() as tmp:
-        zipped = Path(tmp)/f'{name}.zip'
-        _download(_zips[name], zipped)
-        with zipfile.ZipFile(zipped) as z: z.extractall(tmp)
-        files = _from_folder(name, tmp)
-        final = fastai_path('data')/name
-        try: _put(name, Path(tmp)/name, final)
-        # another process was faster: fine, if what it put there is right
-        except OSError: _from_folder(name, final)
-    return files
-
 def _download(url:str, dest:Path):
     "fastai's downloader without its progress bar; a break in the middle is an error"
     try:
@@ -101,46 +100,56 @@ def _download(url:str, dest:Path):
     except NameError as e:  # fastcore reports a break by an exception whose name it does not import
         raise DataError('the download broke off') from e
 
+def _from_grouplens(name:str) -> dict: # {file name: content}
+    "Download, unpack and check GroupLens' zip, and keep what was in it in fastai's data folder"
+    if name not in _zips: raise DataError('GroupLens no longer offers this edition')
+    final = fastai_path('data')/name
+    with _scratch() as folder:
+        zipped = folder/f'{name}.zip'
+        _download(_zips[name], zipped)
+        with zipfile.ZipFile(zipped) as z: z.extractall(folder)
+        files = _from_folder(name, folder)
+        _keep(folder/name, final, partial(_from_folder, name, final))
+    return files
+
 # %% ../nbs/package/02_movielens.ipynb #254e8e12
-def _from_wheel(name:str) -> dict:
-    """ML-100K out of the checked wheel of a package that carries it, which `pip` downloads into fastai's data
-    folder"""
+def _from_wheel(name:str) -> dict: # {file name: content}
+    "ML-100K out of the checked wheel of a package that carries it; the wheel is kept in fastai's data folder"
     if name not in _wheels: raise DataError('no package carries this data set')
-    require, wheel, want = _wheels[name]
-    with _scratch() as tmp:
-        cmd = [
-            sys.executable,
-            '-m',
-            'pip',
-            'download',
-            '--quiet',
-            '--no-input',
-            '--no-deps',
-            '--only-binary=:all:',
-            '--disable-pip-version-check',
-            f'--timeout={_timeout}',
-            '--retries=1',
-            f'--dest={tmp}',
-            require,
-        ]
-        try:
-            run = subprocess.run(cmd, capture_output=True, text=True, timeout=15 * _timeout, stdin=subprocess.DEVNULL)
-        except subprocess.TimeoutExpired:
-            raise DataError(f'pip was still downloading after {15 * _timeout} s') from None
-        if run.returncode: raise DataError('pip download failed: ' + (_last_line(run.stderr) or f'exit {run.returncode}'))
-        content = _checked((Path(tmp)/wheel).read_bytes(), wheel, want)
-        os.replace(Path(tmp)/wheel, fastai_path('data')/wheel)
+    requirement, wheel, want = _wheels[name]
+    with _scratch() as folder:
+        _pip_download(requirement, folder)
+        content = _checked((folder/wheel).read_bytes(), wheel, want)
+    write_whole(fastai_path('data')/wheel, content)
     return _unwheel(content)
+
+def _pip_download(requirement:str, folder:Path):
+    "Let `pip` download one wheel, by the settings that the user has made for it"
+    options = ['--quiet', '--no-input', '--no-deps', '--only-binary=:all:', '--disable-pip-version-check',
+               f'--timeout={_timeout}', '--retries=1', f'--dest={folder}']
+    command, limit = [sys.executable, '-m', 'pip', 'download', *options, requirement], 15*_timeout
+    quiet = dict(capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    try: run = subprocess.run(command, timeout=limit, **quiet)
+    except subprocess.TimeoutExpired: raise DataError(f'pip was still downloading after {limit} s') from None
+    if run.returncode: raise DataError(f'pip download failed: {_last_line(run.stderr) or run.returncode}')
 
 def _last_line(text:str) -> str:
     "The last line of `text` that is an error, else the last that says anything"
     lines = [o.strip() for o in text.splitlines() if o.strip()]
     return next((o for o in reversed(lines) if o.startswith('ERROR')), lines[-1] if lines else '')
 
-def _unwheel(content:bytes) -> dict:
-    "The three ML-100K files inside the wheel: {file name: content}"
+def _unwheel(content:bytes) -> dict: # {file name: content}
+    "The three ML-100K files inside the wheel"
     with zipfile.ZipFile(io.BytesIO(content)) as z:
-        return {f: z.read(f'recbole/dataset_example/ml-100k/{f}') for f in ('ml-100k.inter', 'ml-100k.item', 'ml-100k.user')}
+        return {f'ml-100k.{end}': z.read(f'recbole/dataset_example/ml-100k/ml-100k.{end}')
+                for end in ('inter', 'item', 'user')}
+
+def _kept_wheel(name:str) -> dict: # {file name: content}
+    "ML-100K out of the wheel that an earlier call left"
+    _, wheel, want = _wheels[name]
+    kept = fastai_path('data')/wheel
+    if not kept.is_file(): raise DataError('no earlier call left one')
+    return _unwheel(_checked(kept.read_bytes(), wheel, want))
 
 # %% ../nbs/package/02_movielens.ipynb #b6348ca1
 _year = re.compile(r'.*\((\d{4})\)')  # the last four digits in brackets
@@ -151,134 +160,74 @@ def _movies(movie, title, genres) -> pd.DataFrame:
     return pd.DataFrame(dict(movie=movie, title=title, year=pd.array(year, dtype='Int64'), genres=genres))
 
 # %% ../nbs/package/02_movielens.ipynb #ecfae212
-_genres = (
-    "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|Horror|"
-    # the order of ML-100K's 19 flags
-    "Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western"
-).split('|')
+# in the order of ML-100K's 19 flags
+_genres = ("unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|"
+           "Horror|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western").split('|')
+_rating_cols = ['user', 'movie', 'rating', 'timestamp']
 _user_cols = ['user', 'age', 'gender', 'occupation', 'zip']
 
-def _parse_100k(files:dict) -> tuple:
-    "ML-100K as GroupLens publish it → (ratings, movies, users)"
-    ratings = pd.read_csv(io.BytesIO(files['u.data']), sep='\t', names=['user', 'movie', 'rating', 'timestamp'])
-    item = pd.read_csv(io.BytesIO(files['u.item']), sep='|', encoding='latin-1', header=None)  # id|title|3 columns|19 flags
-    genres = ['|'.join(g for g, f in zip(_genres, flags) if f) for flags in item.iloc[:, 5:].to_numpy()]
+def _parse_100k(files:dict) -> tuple: # (ratings, movies, users)
+    "ML-100K as GroupLens publish it"
+    ratings = pd.read_csv(io.BytesIO(files['u.data']), sep='\t', names=_rating_cols)
+    # id|title|3 columns|19 flags
+    item = pd.read_csv(io.BytesIO(files['u.item']), sep='|', encoding='latin-1', header=None)
+    genres = ['|'.join(g for g, flag in zip(_genres, flags) if flag) for flags in item.iloc[:, 5:].to_numpy()]
     users = pd.read_csv(io.BytesIO(files['u.user']), sep='|', names=_user_cols, dtype={'zip': str})
     return ratings, _movies(item[0], item[1], genres), users
 
 # %% ../nbs/package/02_movielens.ipynb #a4c49329
-def _parse_wheel(files:dict) -> tuple:
-    "ML-100K as the wheel holds it → (ratings, movies, users), equal to what `_parse_100k` gives"
-    read = lambda f, names: pd.read_csv(
-        io.BytesIO(files[f]), sep='\t', header=0, names=names, quoting=3, dtype={'zip': str, 'year': str}
-    )
-    ratings = read('ml-100k.inter', ['user', 'movie', 'rating', 'timestamp'])
-    item = read('ml-100k.item', ['movie', 'title', 'year', 'genres'])
-    title = (item.title + ' (' + item.year + ')').mask(item.movie == 267, 'unknown')
-    title = title.where(~item.movie.isin(_blank_at_end), title + ' ')
-    return (
-        ratings,
-        _movies(item.movie, title, item.genres.str.replace(' ', '|')),
-        read('ml-100k.user', _user_cols),
-    )
-
 _blank_at_end = (1128, 1201, 1635)  # the movies whose titles end in a blank in GroupLens' file
 
+def _parse_wheel(files:dict) -> tuple: # (ratings, movies, users), equal to what `_parse_100k` gives
+    "ML-100K as the wheel holds it"
+    read = partial(pd.read_csv, sep='\t', header=0, quoting=3, dtype={'zip': str, 'year': str})
+    ratings = read(io.BytesIO(files['ml-100k.inter']), names=_rating_cols)
+    item = read(io.BytesIO(files['ml-100k.item']), names=['movie', 'title', 'year', 'genres'])
+    users = read(io.BytesIO(files['ml-100k.user']), names=_user_cols)
+    title = (item.title + ' (' + item.year + ')').mask(item.movie == 267, 'unknown')
+    title = title.where(~item.movie.isin(_blank_at_end), title + ' ')
+    return ratings, _movies(item.movie, title, item.genres.str.replace(' ', '|')), users
+
 # %% ../nbs/package/02_movielens.ipynb #001c8781
-def _parse_latest(files:dict) -> tuple:
-    "ml-latest-small, either edition → (ratings, movies, None)"
-    ratings = pd.read_csv(io.BytesIO(files['ratings.csv'])).set_axis(
-        ['user', 'movie', 'rating', 'timestamp'], axis=1
-    )
+def _parse_latest(files:dict) -> tuple: # (ratings, movies, None)
+    "ml-latest-small, either edition"
+    ratings = pd.read_csv(io.BytesIO(files['ratings.csv'])).set_axis(_rating_cols, axis=1)
     movies = pd.read_csv(io.BytesIO(files['movies.csv']))
     return ratings, _movies(movies.movieId, movies.title, movies.genres), None
 
 # %% ../nbs/package/02_movielens.ipynb #c1d40a02
 class _Edition(NamedTuple):
-    """What is known of a large data set.
-
-    SHA-256 and size of GroupLens' zip, its folder, its counts, its rating step, the files that are read and
-    their encoding"""
-
-    sha256: str
-    megabytes: int
-    folder: str
-    ratings: int
-    users: int
-    rated: int
-    movies: int
-    step: float
-    files: tuple
-    encoding: str = 'utf-8'
+    "What is known of a large data set"
+    sha256:str    # Of GroupLens' zip
+    megabytes:int # Of GroupLens' zip
+    folder:str    # Inside the zip
+    ratings:int
+    users:int
+    rated:int     # Movies with at least one rating
+    movies:int    # Movies listed
+    step:float    # From one possible rating to the next
+    files:tuple   # Ratings, movies and, where there are any, users
+    encoding:str = 'utf-8'
 
 _dat, _csv = ('ratings.dat', 'movies.dat'), ('ratings.csv', 'movies.csv')
 _large = {
-    'ml-1m': _Edition(
-        'a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20',
-        6,
-        'ml-1m',
-        1_000_209,
-        6_040,
-        3_706,
-        3_883,
-        1.0,
-        (*_dat, 'users.dat'),
-        'latin-1',
-    ),
-    'ml-10m': _Edition(
-        '813c411ccb6122564edfe752e7f80c4dcc5aa25fa94c93622f6877a7ba252862',
-        66,
-        'ml-10M100K',
-        10_000_054,
-        69_878,
-        10_677,
-        10_681,
-        0.5,
-        _dat,
-    ),
-    'ml-20m': _Edition(
-        '96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3',
-        199,
-        'ml-20m',
-        20_000_263,
-        138_493,
-        26_744,
-        27_278,
-        0.5,
-        _csv,
-    ),
-    'ml-25m': _Edition(
-        '8b21cfb7eb1706b4ec0aac894368d90acf26ebdfb6aced3ebd4ad5bd1eb9c6aa',
-        262,
-        'ml-25m',
-        25_000_095,
-        162_541,
-        59_047,
-        62_423,
-        0.5,
-        _csv,
-    ),
-    'ml-32m': _Edition(
-        'e4a68655d7386b8f95f2f2424b2ff975dfdd15ffd59e0d864a14dca43e99d6ee',
-        239,
-        'ml-32m',
-        32_000_204,
-        200_948,
-        84_432,
-        87_585,
-        0.5,
-        _csv,
-    ),
-}
-_zips |= {n: URLs.ML_100k.replace('ml-100k', n) for n in _large}
+    'ml-1m': _Edition('a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20', 6, 'ml-1m',
+                      1_000_209, 6_040, 3_706, 3_883, 1., (*_dat, 'users.dat'), 'latin-1'),
+    'ml-10m': _Edition('813c411ccb6122564edfe752e7f80c4dcc5aa25fa94c93622f6877a7ba252862', 66, 'ml-10M100K',
+                       10_000_054, 69_878, 10_677, 10_681, .5, _dat),
+    'ml-20m': _Edition('96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3', 199, 'ml-20m',
+                       20_000_263, 138_493, 26_744, 27_278, .5, _csv),
+    'ml-25m': _Edition('8b21cfb7eb1706b4ec0aac894368d90acf26ebdfb6aced3ebd4ad5bd1eb9c6aa', 262, 'ml-25m',
+                       25_000_095, 162_541, 59_047, 62_423, .5, _csv),
+    'ml-32m': _Edition('e4a68655d7386b8f95f2f2424b2ff975dfdd15ffd59e0d864a14dca43e99d6ee', 239, 'ml-32m',
+                       32_000_204, 200_948, 84_432, 87_585, .5, _csv)}
+_zips |= {name: URLs.ML_100k.replace('ml-100k', name) for name in _large}
 data_sets = (*_sums, *_large)  # the names that `movielens` knows
-_block = 1_000_000             # rows read, or made, at a time
+_block = 1_000_000             # rows read at a time
 
 # %% ../nbs/package/02_movielens.ipynb #c1d40a04
 def _strictly(name:str, f, *args, **kwargs):
-    """`f(…)`, with one `DataError` for whatever pandas or a codec finds wrong with the file `name`.
-
-    A row with too many columns is wrong"""
+    "`f(…)`, with one `DataError` for whatever pandas (rows too long included) or a codec finds wrong"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('error', pd.errors.ParserWarning)
@@ -286,183 +235,179 @@ def _strictly(name:str, f, *args, **kwargs):
     except (ValueError, pd.errors.ParserWarning) as e:
         raise DataError(f"{name} is not in the published format: {' '.join(str(e).split())}") from None
 
+def _same_columns(name:str, table:pd.DataFrame, want:list):
+    if list(table) != want: raise DataError(f"{name} has the columns {list(table)}, not {', '.join(want)}")
+
+def _dat_rows(file, name:str, encoding:str, pattern:str, want:str) -> list: # Tuples of text
+    "The groups of `pattern` in each line of an open file; a `DataError` for a line that is not `want`"
+    rows = []
+    # only a line feed ends a line: a title may hold what else passes for an end
+    for line in _strictly(name, file.read().decode, encoding).split('\n'):
+        match = re.fullmatch(pattern, line.rstrip('\r'))
+        if match: rows.append(match.groups())
+        elif line.strip(): raise DataError(f"{name} has the line {line[:80]!r}, which is not {want}")
+    return rows
+
 def _read_movies(file, name:str, encoding:str) -> pd.DataFrame:
-    """The table of movies out of the open file `movies.dat` (`id::title::genres`.
-
-    A title may hold colons) or `movies.csv`"""
+    "The table of movies out of the open file `movies.dat` (a title may hold colons) or `movies.csv`"
+    columns = ['movieId', 'title', 'genres']
     if name.endswith('.csv'):
-        df = _strictly(name, pd.read_csv, file, keep_default_na=False, encoding=encoding, index_col=False)
-        if list(df) != ['movieId', 'title', 'genres']:
-            raise DataError(f"{name} has the columns {list(df)}, not movieId, title, genres")
-        return _movies(df.movieId, df.title, df.genres)
-    rows = [
-        re.fullmatch(r'(\d+)::(.*)::([^:]*)', o) or _bad_line(name, o, 'id::title::genres')
-        for o in _lines(file, name, encoding)
-    ]
-    return _movies(*(list(c) for c in zip(*((int(m[1]), m[2], m[3]) for m in rows))))
-
-def _lines(file, name:str, encoding:str) -> list:
-    """The lines of an open file that are not empty.
-
-    Only a line feed ends one (a title may hold what else passes for a line's end)"""
-    return [o.rstrip('\r') for o in _strictly(name, file.read().decode, encoding).split('\n') if o.strip()]
-
-def _bad_line(name: str, line: str, want: str):
-    raise DataError(f"{name} has the line {line[:80]!r}, which is not {want}")
+        table = _strictly(name, pd.read_csv, file, keep_default_na=False, encoding=encoding, index_col=False)
+        _same_columns(name, table, columns)
+    else:
+        rows = _dat_rows(file, name, encoding, r'(\d+)::(.*)::([^:]*)', 'id::title::genres')
+        table = pd.DataFrame(rows, columns=columns).astype({'movieId': int})
+    return _movies(table.movieId, table.title, table.genres)
 
 # %% ../nbs/package/02_movielens.ipynb #c1d40a07
-_occupations = (
-    'other|academic/educator|artist|clerical/admin|college/grad student|customer service|doctor/health care|executive/managerial|farmer|homemaker|'
-    'K-12 student|lawyer|programmer|retired|sales/marketing|scientist|self-employed|technician/engineer|tradesman/craftsman|unemployed|writer'
-).split('|')
+_occupations = ('other|academic/educator|artist|clerical/admin|college/grad student|customer service|'
+                'doctor/health care|executive/managerial|farmer|homemaker|K-12 student|lawyer|programmer|'
+                'retired|sales/marketing|scientist|self-employed|technician/engineer|tradesman/craftsman|unemployed|'
+                'writer').split('|')
 
 def _read_users(file, name:str, encoding:str) -> pd.DataFrame:
-    """The table of users out of the open file `users.dat`, `id::gender::age::occupation::zip`.
-
-    Age as the first year of its band (1 is under 18), occupation as its name"""
-    rows = [re.fullmatch(r'(\d+)::([MF])::(\d+)::(1?\d|20)::([^:]*)', o) or _bad_line(name, o, 'id::gender::age::occupation (0 to 20)::zip') for o in _lines(file, name, encoding)]
-    return pd.DataFrame([(int(m[1]), int(m[3]), m[2], _occupations[int(m[4])], m[5]) for m in rows], columns=_user_cols)
+    "The table of users out of the open file `users.dat`, with the first year of the age band"
+    pattern = r'(\d+)::([MF])::(\d+)::(1?\d|20)::([^:]*)'
+    rows = _dat_rows(file, name, encoding, pattern, 'id::gender::age::occupation (0 to 20)::zip')
+    users = pd.DataFrame(rows, columns=['user', 'gender', 'age', 'occupation', 'zip'])
+    users['occupation'] = [_occupations[int(k)] for k in users.occupation]
+    return users.astype({'user': int, 'age': int})[_user_cols]
 
 # %% ../nbs/package/02_movielens.ipynb #c1d40a0a
 def _rating_blocks(file, name:str, step:float):
-    """The rows of the open file `ratings.dat` (`user::movie::rating::timestamp`) or `ratings.csv`, `_block`
-    at a time; a `DataError` for anything else than ids, times and ratings from `step` to 5"""
-    names, dat = ['user', 'movie', 'rating', 'timestamp'], name.endswith('.dat')
-    kw = dict(sep=':', header=None, names=['user', 1, 'movie', 3, 'rating', 5, 'timestamp']) if dat else {}
-    blocks = _strictly(name, pd.read_csv, file, chunksize=_block, index_col=False, **kw)
-    while (part := _strictly(name, next, blocks, None)) is not None:
-        if not dat and list(part) != ['userId', 'movieId', 'rating', 'timestamp']:
-            raise DataError(f"{name} has the columns {list(part)}, not userId, movieId, rating, timestamp")
-        if dat and part[[1, 3, 5]].notna().any(axis=None):
-            raise DataError(f"{name} has something between two colons")
-        part = part[names] if dat else part.set_axis(names, axis=1)
-        for c in ('user', 'movie', 'timestamp'):
-            if not pd.api.types.is_integer_dtype(part[c]):
-                raise DataError(f"{name} holds values of {c} that are missing or no whole numbers")
-        r = pd.to_numeric(part.rating, errors='coerce').to_numpy(float)
-        if not ((r >= step) & (r <= 5) & (r % step == 0)).all():
-            raise DataError(f"{name} holds ratings that are not {step:g} to 5 in steps of {step:g}")
-        yield part
+    "The rows of the open file `ratings.dat` or `ratings.csv`, checked, `_block` at a time"
+    tidy = _tidy_dat if name.endswith('.dat') else _tidy_csv
+    options = dict(sep=':', header=None, names=_dat_cols) if name.endswith('.dat') else {}
+    blocks = _strictly(name, pd.read_csv, file, chunksize=_block, index_col=False, **options)
+    while (block := _strictly(name, next, blocks, None)) is not None:
+        block = tidy(block, name)
+        _check_block(block, name, step)
+        yield block
+
+_dat_cols = ['user', 1, 'movie', 3, 'rating', 5, 'timestamp']  # the numbers: what stands inside a `::`
+
+def _tidy_dat(block:pd.DataFrame, name:str) -> pd.DataFrame:
+    if block[[1, 3, 5]].notna().any(axis=None): raise DataError(f"{name} has something between two colons")
+    return block[_rating_cols]
+
+def _tidy_csv(block:pd.DataFrame, name:str) -> pd.DataFrame:
+    _same_columns(name, block, ['userId', 'movieId', 'rating', 'timestamp'])
+    return block.set_axis(_rating_cols, axis=1)
+
+def _check_block(block:pd.DataFrame, name:str, step:float):
+    "A `DataError` for anything else than whole numbers, and ratings from `step` to 5"
+    for c in ('user', 'movie', 'timestamp'):
+        if not pd.api.types.is_integer_dtype(block[c]):
+            raise DataError(f"{name} holds values of {c} that are missing or no whole numbers")
+    rating = pd.to_numeric(block.rating, errors='coerce').to_numpy(float)
+    if not ((rating >= step) & (rating <= 5) & (rating % step == 0)).all():
+        raise DataError(f"{name} holds ratings that are not {step:g} to 5 in steps of {step:g}")
 
 # %% ../nbs/package/02_movielens.ipynb #c1d40a11
 def _read_large_ratings(file, name:str, want:_Edition, movies:pd.DataFrame) -> pd.DataFrame:
-    """The ratings out of the open file.
+    """The ratings out of the open file; the categories of `title` are the titles that were rated, sorted.
 
-    User, movie (int32), rating (float32; int32 where all stars are whole), timestamp (int64), title
-    (categorical).
+    Raises `DataError` for another format, a movie that is not in `movies`, and other counts than `want`'s."""
+    if not movies.movie.is_unique: raise DataError('a movie is listed twice')
+    columns = _empty_columns(want)
+    n_ratings = _fill(columns, _rating_blocks(file, name, want.step), pd.Index(movies.movie), name)
+    row_of_movie, rated = columns.pop('row of movies'), np.zeros(len(movies), bool)
+    rated[row_of_movie[:n_ratings]] = True
+    n_users = len(pd.unique(columns['user'][:n_ratings]))
+    _same_count(ratings=(n_ratings, want.ratings), users=(n_users, want.users),
+                rated_movies=(rated.sum(), want.rated))
+    code, titles = pd.factorize(movies.title.where(rated), sort=True)  # -1 where nobody has rated
+    columns['title'] = pd.Categorical.from_codes(code.astype(np.int32)[row_of_movie], categories=titles)
+    return pd.DataFrame(columns, copy=False)
 
-    The categories are the titles that were rated, sorted. Raises `DataError` for another format, movies that
-    `movies` does not list, and other counts than `want`'s."""
-    ids, n, lo = pd.Index(movies.movie), want.ratings, 0
-    if not ids.is_unique: raise DataError('a movie is listed twice')
-    title_of, titles = pd.factorize(movies.title, sort=True)      # (movies,) numbers, (titles,) sorted
-    dtypes = dict(
-        user=np.int32,
-        movie=np.int32,
-        rating=np.int32 if want.step == 1 else np.float32,
-        timestamp=np.int64,
-        title=np.int32,
-    )
-    res, seen = {c: np.empty(n, t) for c, t in dtypes.items()}, np.zeros(len(ids), bool)
-    for part in _rating_blocks(file, name, want.step):
-        rows, at = slice(lo, lo := lo + len(part)), ids.get_indexer(part.movie)
-        if lo > n: raise DataError(f"{name} holds more than the published {n:,} ratings")
-        if (at < 0).any():
-            raise DataError(f"{name} holds the movie {part.movie.to_numpy()[at < 0][0]}, which is not listed")
-        for c in part: res[c][rows] = part[c].to_numpy()
-        res['title'][rows], seen[at] = title_of[at], True
-    _same_count(
-        ratings=(lo, n),
-        users=(len(pd.unique(res['user'][:lo])), want.users),
-        rated_movies=(int(seen.sum()), want.rated),
-    )
-    rated = np.bincount(title_of[seen], minlength=len(titles)) > 0
-    res['title'] = pd.Categorical.from_codes(
-        (rated.cumsum() - 1).astype(np.int32)[res['title']], categories=titles[rated]
-    )
-    return pd.DataFrame(res, copy=False)
+def _empty_columns(want:_Edition) -> dict: # Arrays of the published length
+    rating = np.int32 if want.step == 1 else np.float32
+    dtypes = {'user': np.int32, 'movie': np.int32, 'rating': rating, 'timestamp': np.int64,
+              'row of movies': np.int32}
+    return {c: np.empty(want.ratings, dtype) for c, dtype in dtypes.items()}
+
+def _fill(columns:dict, blocks, ids:pd.Index, name:str) -> int: # How many rows
+    "Copy the blocks into the columns, and note in which row of the movies each movie stands"
+    stop, most = 0, len(columns['user'])
+    for block in blocks:
+        start, stop = stop, stop + len(block)
+        if stop > most: raise DataError(f"{name} holds more than the published {most:,} ratings")
+        for c in block: columns[c][start:stop] = block[c].to_numpy()
+        columns['row of movies'][start:stop] = _rows_of(block.movie.to_numpy(), ids, name)
+    return stop
+
+def _rows_of(movie:np.ndarray, ids:pd.Index, name:str) -> np.ndarray:
+    rows = ids.get_indexer(movie)
+    if (rows < 0).any(): raise DataError(f"{name} holds the movie {movie[rows < 0][0]}, which is not listed")
+    return rows
 
 def _same_count(**counts):
     "A `DataError` if one of `what=(found, published)` differs"
-    wrong = [
-        f"{got:,} {what.replace('_', ' ')} instead of {want:,}"
-        for what, (got, want) in counts.items()
-        if got != want
-    ]
+    wrong = [f"{got:,} {what.replace('_', ' ')} instead of {want:,}" 
+             for what, (got, want) in counts.items() if got != want]
     if wrong: raise DataError('not the published data: ' + ', '.join(wrong))
 
 # %% ../nbs/package/02_movielens.ipynb #c1d40a0d
-def _checked_zip(name:str, zipped:Path) -> Path:
-    "`zipped` if its SHA-256 is that of GroupLens' zip of data set `name`; else a `DataError`"
+def _check_zip(name:str, zipped:Path):
+    "A `DataError` unless `zipped` has the SHA-256 of GroupLens' zip of data set `name`"
     with open(zipped, 'rb') as f: got = hashlib.file_digest(f, 'sha256').hexdigest()
-    want = _large[name].sha256
-    if got != want:
-        raise DataError(f"{zipped.name} is not the published file: its SHA-256 is {got[:12]}…, not {want[:12]}…")
-    return zipped
+    _same_sum(zipped.name, got, _large[name].sha256)
 
-def _read_large(name:str, place:Path) -> tuple:
-    """The tables of a large data set, read in its zip or in a folder → (ratings, movies, users).
-
-    A `DataError` unless everything that can be counted is as published"""
+def _read_large(name:str, place:Path) -> tuple: # (ratings, movies, users)
+    "A large data set in its zip or in a folder; a `DataError` unless all counts are as published"
     want = _large[name]
-    with zipfile.ZipFile(place) if place.is_file() else contextlib.nullcontext() as z:
-        open_ = lambda f: z.open(f'{want.folder}/{f}') if z else open(place/f, 'rb')
-        with open_(want.files[1]) as f: movies = _read_movies(f, want.files[1], want.encoding)
-        _same_count(movies=(len(movies), want.movies))
-        users = None
-        if len(want.files) > 2:
-            with open_(want.files[2]) as f: users = _read_users(f, want.files[2], want.encoding)
-            _same_count(users=(len(users), want.users))
-        with open_(want.files[0]) as f: return _read_large_ratings(f, want.files[0], want, movies), movies, users
+    folder = zipfile.Path(place, f'{want.folder}/') if place.is_file() else place
+    ratings_file, movies_file, *users_file = want.files
+    with (folder/movies_file).open('rb') as f: movies = _read_movies(f, movies_file, want.encoding)
+    _same_count(movies=(len(movies), want.movies))
+    users = None
+    for file in users_file:
+        with (folder/file).open('rb') as f: users = _read_users(f, file, want.encoding)
+        _same_count(users=(len(users), want.users))
+    with (folder/ratings_file).open('rb') as f: ratings = _read_large_ratings(f, ratings_file, want, movies)
+    return ratings, movies, users
 
 # %% ../nbs/package/02_movielens.ipynb #c1d40a0e
-def _large_from_folder(name:str, folder) -> tuple:
-    """A large data set out of `folder`.
-
-    Of its zip there, or its unpacked files there or in a subfolder → (tables, how they were checked)"""
-    folder, want, why = Path(folder).expanduser(), _large[name], []
+def _large_from_folder(name:str, folder) -> tuple: # (tables, how they were checked)
+    "A large data set out of `folder`: of its zip there, or of its unpacked files there or in a subfolder"
+    folder, want, failed = Path(folder).expanduser(), _large[name], []
     if not folder.exists(): raise DataError('no such folder')
-    zipped = folder if folder.is_file() else folder/f'{name}.zip'
-    found = [(zipped, 'SHA-256')] if zipped.is_file() else []
-    found += [
-        (d, 'its counts')
-        for d in dict.fromkeys((folder / name, folder / want.folder, folder))
-        if all((d / f).is_file() for f in want.files)
-    ]
-    for place, checked in found:
-        try: return _read_large(name, _checked_zip(name, place) if place is zipped else place), checked
-        except (DataError, OSError, KeyError, zipfile.BadZipFile) as e: why.append(f"{place.name}: {e}")
-    raise DataError(
-        '; '.join(why) or f"it holds neither {name}.zip nor {want.folder}/ with {', '.join(want.files)}"
-    )
+    for place in _zip_and_folders(name, folder):
+        try:
+            if place.is_file(): _check_zip(name, place)
+            return _read_large(name, place), 'SHA-256' if place.is_file() else 'its counts'
+        except (DataError, OSError, KeyError, zipfile.BadZipFile) as e: failed.append(f"{place.name}: {e}")
+    nothing = f"it holds neither {name}.zip nor {want.folder}/ with {', '.join(want.files)}"
+    raise DataError('; '.join(failed) or nothing)
 
-def _large_from_grouplens(name:str) -> tuple:
-    """Download and check GroupLens' zip, keep it in fastai's data folder, and read it there → (tables, how
-    they were checked)"""
+def _zip_and_folders(name:str, folder:Path) -> list:
+    "The zip, and the folders with all the files, that are there"
+    want = _large[name]
+    zipped = folder if folder.is_file() else folder/f'{name}.zip'
+    folders = dict.fromkeys((folder/name, folder/want.folder, folder))  # each once
+    return [*([zipped] if zipped.is_file() else []),
+            *(d for d in folders if all((d/file).is_file() for file in want.files))]
+
+def _large_from_grouplens(name:str) -> tuple: # (tables, how they were checked)
+    "Download and check GroupLens' zip, keep it in fastai's data folder, and read it there"
     final = fastai_path('data')/f'{name}.zip'
-    with _scratch() as tmp:
-        zipped = Path(tmp)/final.name
+    with _scratch() as folder:
+        zipped = folder/final.name
         _download(_zips[name], zipped)
-        _checked_zip(name, zipped)
-        try: _put(name, zipped, final)
-        # another process was faster: fine, if what it put there is right
-        except OSError: _checked_zip(name, final)
+        _check_zip(name, zipped)
+        _keep(zipped, final, partial(_check_zip, name, final))
     return _read_large(name, final), 'SHA-256'
 
 # %% ../nbs/package/02_movielens.ipynb #0670ef18
 @dataclass(repr=False)
 class MovieLens:
     "One MovieLens data set: its tables, and where they came from (`source`)"
-    name:str                 # Which data set
-    # user, movie, rating, timestamp (seconds since 1970), title (from ml-1m on a categorical); in the order
-    # of the file
-    ratings:pd.DataFrame
-    movies:pd.DataFrame      # movie, title, year (missing where the title has none), genres (joined by `|`)
-    # user, age (ml-1m: first year of a band), gender, occupation, zip; None where the data set says nothing
-    # of its users
-    users:pd.DataFrame|None
-    source:str = ''          # What served it
-    checked:str = ''         # What it was compared with: 'SHA-256' or 'its counts'
+    name:str                # Which data set
+    ratings:pd.DataFrame    # user, movie, rating, timestamp (seconds since 1970), title; in the file's order
+    movies:pd.DataFrame     # movie, title, year (missing where the title has none), genres (joined by `|`)
+    users:pd.DataFrame|None # user, age (ml-1m: first year of a band), gender, occupation, zip; or None
+    source:str = ''         # What served it
+    checked:str = ''        # What it was compared with: 'SHA-256' or 'its counts'
 
     def fold(self,
         k:int # Which of the five official folds, 1 to 5
@@ -472,94 +417,87 @@ class MovieLens:
         `u{k}.test` holds exactly rows 20,000(k-1) to 20,000k-1 of `u.data`, so the folds need no file of
         their own. Raises `DataError` for another data set or another k."""
         if self.name != 'ml-100k':
-            raise DataError(f"only ml-100k has official folds in its files: split {self.name} by RandomSplitter")
-        if k not in range(1, 6): raise DataError(f"the official folds are numbered 1 to 5, there is no fold {k!r}")
+            raise DataError(f"only ml-100k has official folds: split {self.name} by RandomSplitter")
+        if k not in range(1, 6): raise DataError(f"the official folds are numbered 1 to 5, not {k!r}")
         rows = np.arange(len(self.ratings))
         test = (rows >= 20_000*(k-1)) & (rows < 20_000*k)
         return rows[~test], rows[test]
 
     def __repr__(self):
-        r = self.ratings
-        return (f"MovieLens {self.name}: {len(r):,} ratings by {r.user.nunique():,} users of {r.movie.nunique():,} movies "
-                f"({r.title.nunique():,} titles), from {self.source}")
+        n_users, n_movies, n_titles = self.ratings[['user', 'movie', 'title']].nunique()
+        return (f"MovieLens {self.name}: {len(self.ratings):,} ratings by {n_users:,} users "
+                f"of {n_movies:,} movies ({n_titles:,} titles), from {self.source}")
 
 # %% ../nbs/package/02_movielens.ipynb #40e1026f
-def _places(name:str, path) -> list:
-    """Where data set `name` may be, in the order of asking.
+def _places(name:str, path) -> dict: # {how to call it: function that gives (tables, how they were checked)}
+    "Where data set `name` may be, in the order of asking"
+    large, home = name in _large, fastai_path('data')
+    from_folder = _large_from_folder if large else _from_folder
+    from_grouplens = _large_from_grouplens if large else _from_grouplens
+    folders = {f"the folder given ({path})": path,
+               'COLLAB_COURSE_DATA': os.environ.get('COLLAB_COURSE_DATA') or None,
+               "fastai's data folder": home if large else home/name}
+    places = {place: partial(from_folder, name, folder)
+              for place, folder in folders.items() if folder is not None}
+    if name in _wheels: places["the wheel in fastai's data folder"] = partial(_kept_wheel, name)
+    places |= {'GroupLens': partial(from_grouplens, name), 'the package index': partial(_from_wheel, name)}
+    if large: return places
+    return {place: lambda read=read: _tables(name, read()) for place, read in places.items()}
 
-    [(how to call the place, function that reads it → (tables, how they were checked))]"""
-    env, home = os.environ.get('COLLAB_COURSE_DATA'), fastai_path('data')
-    res = []
-    folder = lambda d: _large_from_folder(name, d) if name in _large else _tables(name, _from_folder(name, d))
-    if path is not None: res.append((f"the folder given ({path})", lambda: folder(path)))
-    if env: res.append(('COLLAB_COURSE_DATA', lambda: folder(env)))
-    res.append(("fastai's data folder", lambda: folder(home if name in _large else home/name)))
-    if name in _wheels:
-        res.append(("the wheel in fastai's data folder", lambda: _tables(name, _kept_wheel(name))))
-    res.append(
-        (
-            'GroupLens',
-            lambda: _large_from_grouplens(name) if name in _large else _tables(name, _from_grouplens(name)),
-        )
-    )
-    res.append(('the package index', lambda: _tables(name, _from_wheel(name))))
-    return res
-
-def _tables(name:str, files:dict) -> tuple:
-    "The checked files of a small data set → ((ratings, movies, users), how they were checked)"
-    parse = _parse_wheel if 'ml-100k.inter' in files else _parse_100k if name == 'ml-100k' else _parse_latest
+def _tables(name:str, files:dict) -> tuple: # ((ratings, movies, users), how they were checked)
+    "The tables in the checked files of a small data set"
+    if 'ml-100k.inter' in files: parse = _parse_wheel
+    else: parse = _parse_100k if name == 'ml-100k' else _parse_latest
     ratings, movies, users = parse(files)
     ratings['title'] = ratings.movie.map(movies.set_index('movie').title)
     return (ratings, movies, users), 'SHA-256'
 
-def _kept_wheel(name:str) -> dict:
-    "ML-100K out of the wheel that an earlier call left"
-    _, wheel, want = _wheels[name]
-    kept = fastai_path('data')/wheel
-    if not kept.is_file(): raise DataError('no earlier call left one')
-    return _unwheel(_checked(kept.read_bytes(), wheel, want))
-
 # %% ../nbs/package/02_movielens.ipynb #60f5bb5b
 def movielens(
-    # 'ml-100k', 'ml-latest-small' (2018), 'ml-1m', 'ml-10m', 'ml-20m', 'ml-25m', 'ml-32m' or, from a folder,
-    # 'ml-latest-small-2016'
-    name:str='ml-100k',
-    # A folder that holds the files, or holds them in a subfolder called `name`; from ml-1m on it may hold the
-    # zip instead
-    path=None,
+    name:str='ml-100k', # One of `data_sets`; 'ml-latest-small' is of 2018, that of 2016 needs a folder
+    path=None,          # A folder with the files, in a subfolder `name` or not; from ml-1m on, or the zip
     verbose:bool=True   # Say in one line what served
 ) -> MovieLens: # Tables `.ratings`, `.movies`, `.users` and the official splits `.fold(k)`
     """Read a MovieLens data set, fetching it if it is nowhere on this machine.
 
     Asked in turn: `path`; the folder in the environment variable `COLLAB_COURSE_DATA`; what an earlier call
     left in fastai's data folder; GroupLens; for ML-100K the package index. Only files with the known SHA-256
-    are accepted; from ml-1m on that is the zip's, and a folder somebody has unpacked is accepted if its
-    columns, its scale and its numbers of ratings, users, movies and rated movies are the published ones
+    are accepted; from ml-1m on that is the zip's, and a folder that you have unpacked yourself is accepted if
+    its columns, its scale and its numbers of ratings, users, movies and rated movies are the published ones
     (`.checked` says which). Raises `DataError`, with every place tried and its reason, if none serves.
     Source: Harper and Konstan 2015, *The MovieLens Datasets: History and Context*. Research use; see
     GroupLens' licence."""
-    if name not in (*_sums, *_large):
-        raise DataError(
-            f"there is no data set {name!r}; known are {', '.join(data_sets)}. For your own ratings: read_ratings"
-        )
-    failed = []
-    for place, read in _places(name, path):
-        if verbose and place == 'GroupLens' and name in _large: print(f"{name}: downloading {_large[name].megabytes} MB")
-        try: tables, checked = read()
-        except Exception as e: failed.append((place, str(e) or type(e).__name__))  # whatever it is, the next place is asked
-        else: break
-    else: raise DataError(_nothing_serves(name, failed))
-    if path is not None and failed: warnings.warn(f"{name} was not taken from {path}: {failed[0][1]}", stacklevel=2)
+    if name not in data_sets:
+        raise DataError(f"there is no data set {name!r}; known are {', '.join(data_sets)}. "
+                        f"For your own ratings: read_ratings")
+    place, (tables, checked), failed = _first_that_serves(name, _places(name, path), verbose)
+    if path is not None and failed:
+        warnings.warn(f"{name} was not taken from {path}: {next(iter(failed.values()))}", stacklevel=2)
     if verbose: print(f"{name}: from {place}, checked by {checked}")
     return MovieLens(name, *tables, place, checked)
 
-def _nothing_serves(name:str, failed:list) -> str:
+def _first_that_serves(name:str, places:dict, verbose:bool) -> tuple: # (place, what it gave, refusals)
+    "Ask the places in their order; a `DataError` with all the reasons if none can serve"
+    failed = {}
+    for place, read in places.items():
+        if verbose and place == 'GroupLens' and name in _large:
+            print(f"{name}: downloading {_large[name].megabytes} MB")
+        try: return place, read(), failed
+        except Exception as e: failed[place] = str(e) or type(e).__name__  # whatever it is, ask on
+    raise DataError(_nothing_serves(name, failed))
+
+def _nothing_serves(name:str, failed:dict) -> str:
     "The one error for data that are nowhere to be had"
-    return '\n'.join([f"{name} could not be found or fetched. Tried, in this order:", *(f"  - {p}: {why}" for p, why in failed),
-        f"To put it there by hand: {_by_hand(name)} exists, and set COLLAB_COURSE_DATA=FOLDER or call movielens({name!r}, path=FOLDER).",
-        "Without any network: synthetic_ratings() makes ratings with a known best score (collab-course progression --data synthetic)."])
+    return '\n'.join([
+        f"{name} could not be found or fetched. Tried, in this order:",
+        *(f"  - {place}: {why}" for place, why in failed.items()),
+        f"To put it there by hand: {_by_hand(name)} exists, and set COLLAB_COURSE_DATA=FOLDER or call "
+        f"movielens({name!r}, path=FOLDER).",
+        "Without any network: synthetic_ratings() makes ratings with a known best score "
+        "(collab-course progression --data synthetic)."])
 
 def _by_hand(name:str) -> str:
     "What to put where"
     if name in _large: return f"save {_zips[name]} anywhere, so that FOLDER/{name}.zip"
-    return f"unpack {_zips.get(name, 'the 2016 edition of ml-latest-small.zip')} anywhere, so that FOLDER/{name}/{next(iter(_sums[name]))}"
+    zipped, first = _zips.get(name, 'the 2016 edition of ml-latest-small.zip'), next(iter(_sums[name]))
+    return f"unpack {zipped} anywhere, so that FOLDER/{name}/{first}"
