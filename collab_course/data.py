@@ -17,7 +17,8 @@ def _named(table, *names) -> list:
     "The names of the columns: those given, else the one that stands at that place"
     return [table.columns[k] if n is None else n for k, n in enumerate(names)]
 
-def _consecutive(ids) -> bool: return pd.api.types.is_integer_dtype(ids) and ids.max() - ids.min() + 1 == ids.nunique()
+def _consecutive(ids) -> bool:
+    return pd.api.types.is_integer_dtype(ids) and bool(ids.max() - ids.min() + 1 == ids.nunique())
 
 def summarise_ratings(
     ratings:pd.DataFrame, # Ratings; user, item and rating are its first three columns unless named
@@ -28,9 +29,11 @@ def summarise_ratings(
     u, i, r = ratings[user], ratings[item], ratings[rating]
     res = {'ratings': len(r), 'users': u.nunique(), 'items': i.nunique(),
            'lowest rating': r.min(), 'highest rating': r.max(), 'mean rating': round(float(r.mean()), 4),
-           'different values': r.nunique(), 'share of pairs rated': round(len(r)/(u.nunique()*i.nunique()), 4),
-           'fewest ratings of a user': u.value_counts().min(), 'fewest ratings of an item': i.value_counts().min(),
-           'user ids consecutive': bool(_consecutive(u)), 'item ids consecutive': bool(_consecutive(i)),
+           'different values': r.nunique(),
+           'share of pairs rated': round(len(r)/(u.nunique()*i.nunique()), 4),
+           'fewest ratings of a user': u.value_counts().min(),
+           'fewest ratings of an item': i.value_counts().min(),
+           'user ids consecutive': _consecutive(u), 'item ids consecutive': _consecutive(i),
            'repeated (user, item) pairs': int(ratings.duplicated([user, item]).sum())}
     if 'title' in ratings and item != 'title': res |= _summarise_titles(ratings, user, item)
     return pd.Series(res, dtype=object)
@@ -91,18 +94,18 @@ def read_ratings(
 ) -> pd.DataFrame: # Columns user, item, rating (float), then all others; rows in their order, numbered from 0
     """Anyone's ratings, checked. Ids may be of any kind (numbers, text, …).
 
-    A repeated (user, item) pair keeps its last row, with a warning that says how many were dropped. Another column
-    whose name is taken gets a `_` behind it. Raises `FileNotFoundError` where there is no such file, and `DataError` for
-    a missing column, a missing value, a rating that is not a finite number (naming the column and the first rows,
-    counted from 0) and an empty table."""
+    A repeated (user, item) pair keeps its last row, with a warning that says how many were dropped. Another
+    column whose name is taken gets a `_` behind it. Raises `FileNotFoundError` where there is no such file,
+    and `DataError` for a missing column, a missing value, a rating that is not a finite number (naming the
+    column and the first rows, counted from 0) and an empty table."""
     table = _table(ratings, **kwargs)
     columns = _columns_of(table, dict(user=user, item=item, rating=rating))
     numbers = finite_ratings(table[columns['rating']])
     res = _renamed(table, columns).assign(rating=numbers)
     again = res.duplicated(['user', 'item'], keep='last')
     if again.any():
-        warnings.warn(f"{int(again.sum())} rows repeat a (user, item) pair: the last rating of each pair is kept",
-                      stacklevel=2)
+        n = int(again.sum())
+        warnings.warn(f'{n} rows repeat a (user, item) pair: the last rating of each is kept', stacklevel=2)
     return res[~again].reset_index(drop=True)
 
 def _table(data, **kwargs) -> pd.DataFrame:
@@ -112,14 +115,15 @@ def _table(data, **kwargs) -> pd.DataFrame:
     return table
 
 def _columns_of(table:pd.DataFrame, asked:dict) -> dict: # {role: name of its column}
-    "The column of each role, by name or else by place; a `DataError` where there is none, or a value is missing"
+    "The column of each role, by name or else by place; an error where there is none, or a value is missing"
     res = {}
     for k, (role, name) in enumerate(asked.items()):
         if name is None and table.shape[1] <= k:
             raise DataError(f"there is no column for the {role}: the table has only {list(table.columns)}; "
                             f"{len(asked)} are needed")
         name = table.columns[k] if name is None else name
-        if name not in table: raise DataError(f"there is no column {name!r} for the {role}; the table has {list(table.columns)}")
+        if name not in table:
+            raise DataError(f"there is no column {name!r} for the {role}; there are {list(table.columns)}")
         if list(table.columns).count(name) > 1: raise DataError(f"several columns are called {name!r}")
         taken = [r for r, n in res.items() if n == name]
         if taken:
@@ -132,13 +136,14 @@ def _columns_of(table:pd.DataFrame, asked:dict) -> dict: # {role: name of its co
 def _renamed(table:pd.DataFrame, columns:dict) -> pd.DataFrame:
     "The columns of the roles first, called by their roles; another one whose name is taken gets a `_`"
     others = [c for c in table if c not in columns.values()]
-    names = {name: role for role, name in columns.items()} | {c: f'{c}_' for c in others if c in columns}
+    taken = {c: f'{c}_' for c in others if c in columns}
+    names = {name: role for role, name in columns.items()} | taken
     return table[[*columns.values(), *others]].rename(columns=names)
 
 def finite_ratings(
     column:pd.Series # Ratings as somebody has them: numbers, or text that reads as numbers
 ) -> pd.Series: # float64
-    "Ratings as numbers. Raises `DataError` for times, and for what is not a finite number, with the first rows."
+    "Ratings as numbers. Raises `DataError` for times, and for what is not a finite number."
     if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
         raise DataError(f"column {column.name!r} holds times, not ratings")
     numbers = pd.to_numeric(column, errors='coerce').astype(float)
@@ -161,19 +166,21 @@ def _refuse(bad:pd.Series, values:pd.Series, what:str):
     if len(rows) == 0: return
     first = ', '.join(f"row {k} ({v!r})" for k, v in zip(rows[:3], values.iloc[rows[:3]].tolist()))
     more = ', …' if len(rows) > 3 else ''
-    raise DataError(f"column {values.name!r}: {len(rows)} of {len(values)} values {what}, first {first}{more}")
+    raise DataError(f"column {values.name!r}: {len(rows)} of {len(values)} values {what}, first "
+                    f"{first}{more}")
 
 # %% ../nbs/package/01_data.ipynb #b1a01f75
 def read_interactions(
-    interactions,         # A data frame, or the path of (or an open) CSV file: views, purchases, loans, ratings
+    interactions,         # A data frame, or the path of (or an open) CSV file: views, purchases, ratings
     user=None, item=None, # Names of the two columns; the first and the second if None
     **kwargs              # Passed on to `pandas.read_csv`
-) -> pd.DataFrame: # Columns user, item, n (how often), then all others as in the pair's last row; one row a pair
+) -> pd.DataFrame: # Columns user, item, n (how often), then all others as in the pair's last row
     """Anyone's interactions, checked; no rating is needed. Ids may be of any kind.
 
-    The rows stand in the order of each pair's last row. For a split by time, split the raw log first and read each part
-    afterwards: the row of a pair carries its last time, and `n` counts all of its rows, later ones included. Raises
-    `FileNotFoundError` where there is no such file, and `DataError` for a missing column or id, and an empty table."""
+    The rows stand in the order of each pair's last row. For a split by time, split the raw log first and read
+    each part afterwards: the row of a pair carries its last time, and `n` counts all of its rows, later ones
+    included. Raises `FileNotFoundError` where there is no such file, and `DataError` for a missing column or
+    id, and an empty table."""
     table = _table(interactions, **kwargs)
     columns = _columns_of(table, dict(user=user, item=item))
     res = _renamed(table, columns).rename(columns={'n': 'n_'})

@@ -23,9 +23,13 @@ from .interpretation import *
 
 # %% ../nbs/package/13_recommendation.ipynb #17e29bca
 class Recommender:
-    """A snapshot of a trained model, with its vocabularies and with who rated what: top lists for known users and for new ones, saving, loading, updating.
+    """A snapshot of a trained model, with its vocabularies and with who rated what.
 
-    `model` is kept and set to evaluation: give a copy of one that goes on training, as `from_learner` does. Raises `DataError` for vocabularies of another size than the model, for columns called as one of a result, and for a model that has diverged."""
+    Top lists for known users and for new ones, saving, loading, updating.
+
+    `model` is kept and set to evaluation: give a copy of one that goes on training, as `from_learner` does.
+    Raises `DataError` for vocabularies of another size than the model, for columns called as one of a result,
+    and for a model that has diverged."""
     def __init__(self,
         model,         # A trained model
         classes:dict,  # {column: vocabulary, `#na#` first}, the user's column, then the item's
@@ -112,7 +116,8 @@ class Recommender:
 _result_columns = {'predicted', 'cosine', 'euclidean', 'mse', 'mean', 'n_ratings', 'rank', 'neighbour', 'bias'}
 
 def _wild(t:Tensor) -> bool:
-    "Whether floating-point numbers are not finite, or so large that a product of two could not be told from infinity"
+    """Whether floating-point numbers are not finite, or so large that a product of two could not be told from
+    infinity"""
     return t.is_floating_point() and t.numel() > 0 and not bool(t.abs().max() <= 1e12)       # NaN is not ≤
 
 def _encode(ratings:pd.DataFrame, classes:dict, rating:str) -> tuple: # (n, 2), (n,)
@@ -135,7 +140,9 @@ class _Dot:
     def rating(self, z): return z if self.link is None else sigmoid_range(z, *self.link)
 
 def _dot_form(model) -> _Dot:
-    "The formula of a model's score, or None if it has none. What the model says of itself is checked on a few hundred pairs."
+    """The formula of a model's score, or None if it has none.
+
+    What the model says of itself is checked on a few hundred pairs."""
     if getattr(model, 'to_rating', None) is not None: return None
     def ask(question, which, empty):
         try: return question(model, which)
@@ -155,9 +162,13 @@ def _dot_form(model) -> _Dot:
 def _own_columns(dot:_Dot, t:Tensor) -> Tensor: return t if dot.with_bias else t[..., :-1]
 
 def _prior(model, dot:_Dot, rated:History) -> dict: # mean (d,), precision (d, d), noise; float64 on the CPU; d = n_factors, + 1 with biases
-    """What is known of a user before he rates anything: mean and covariance of the trained users' own numbers, and the mean square of the model's errors on ratings it was trained on.
+    """What is known of a user before he rates anything.
 
-    The covariance is shrunk towards a multiple of the identity as one more user would. Errors: of at most a million rows, evenly spread."""
+    Mean and covariance of the trained users' own numbers, and the mean square of the model's errors on
+    ratings it was trained on.
+
+    The covariance is shrunk towards a multiple of the identity as one more user would. Errors: of at most a
+    million rows, evenly spread."""
     full = torch.cat([dot.users, dot.user_biases[:, None]], dim=1)                           # (n_users, k + 1)
     rows = rated.trained.nonzero()[:, 0]
     if len(rows) == 0: rows = torch.arange(len(rated))
@@ -182,7 +193,9 @@ def top(self:Recommender,
     items=None,        # (c,) indices of the items to choose from; all but `#na#` if None
     block:int=2**24    # Numbers in the largest tensor: aimed at; at least one user is done at a time
 ): # Yields (users (b,), items (b, k), ratings (b, k)), best first; where a user has no more items, the item is 0 and the rating −∞
-    "The best items of many users, a block of users at a time: memory does not depend on how many they are. Raises `DataError` where `exclude_seen` cannot be done."
+    """The best items of many users, a block of users at a time.
+
+    Memory does not depend on how many they are. Raises `DataError` where `exclude_seen` cannot be done."""
     whole_number(n)
     if exclude_seen and self.rated is None:
         raise DataError("nobody knows here who rated what (an exported learner has no rows): give `ratings` to from_learner, or say exclude_seen=False")
@@ -225,7 +238,10 @@ def recommend(self:Recommender,
     exclude_seen:bool=True, # Leave out what the user rated
     items=None         # Titles to choose from; all if None
 ) -> pd.DataFrame: # The item's column and `predicted`, best first; for several users their column in front
-    "The items that a known user would rate best. Fewer than `n` where there are no more. Raises `UnknownName` for users and titles that the model does not know."
+    """The items that a known user would rate best.
+
+    Fewer than `n` where there are no more. Raises `UnknownName` for users and titles that the model does not
+    know."""
     many = user is None or isinstance(user, (list, set, np.ndarray, Tensor, pd.Series, pd.Index, range))
     idx = None if user is None else [self._index(u, self.user_name) for u in (_plain(user) if many else [user])]
     cand = None if items is None else [self._index(t, self.item_name) for t in _plain([items] if isinstance(items, str) else items)]
@@ -240,7 +256,10 @@ def recommend(self:Recommender,
 def predict(self:Recommender,
     pairs # A data frame with the user's and the item's column, a list of (user, title), or one such pair
 ) -> np.ndarray: # (n,) ratings
-    "The ratings of pairs. Raises `UnknownName` for a user or a title that the model does not know, `DataError` for what is no pair."
+    """The ratings of pairs.
+
+    Raises `UnknownName` for a user or a title that the model does not know, `DataError` for what is no pair.
+    """
     if isinstance(pairs, pd.DataFrame):
         gone = [c for c in self.classes if c not in pairs]
         if gone: raise DataError(f"the pairs need the columns {list(self.classes)}; {gone} missing in {list(pairs.columns)}")
@@ -259,7 +278,9 @@ def similar(self:Recommender,
     metric:str='cosine', # 'cosine': high is near; 'euclidean' or 'mse': low is near
     min_ratings:int=0    # Only those with at least so many ratings
 ) -> pd.DataFrame: # The item's column, the metric, mean, n_ratings; nearest first
-    "The items whose factors are nearest, as in lesson 4. Raises `UnknownName`, and `NotInModel` for a model without factors."
+    """The items whose factors are nearest, as in lesson 4.
+
+    Raises `UnknownName`, and `NotInModel` for a model without factors."""
     row, n_items = self._index(title, self.item_name), len(self.items)
     vectors = factors(self.model)
     count, mean = self._popular() if self.rated is not None else (torch.zeros(n_items, dtype=torch.long), torch.full((n_items,), torch.nan))
@@ -293,9 +314,11 @@ def solve_user(
     link:tuple=None,  # (low, high) of the sigmoid; None for none
     n_steps:int=50    # At most
 ) -> Tensor: # (d,)
-    """The w with the least Σ(rating − link(items @ w + offset))²/noise + (w − mean)ᵀ precision (w − mean), by Levenberg and Marquardt's damped steps.
+    """The w with the least Σ(rating − link(items @ w + offset))²/noise + (w − mean)ᵀ precision (w − mean), by
+    Levenberg and Marquardt's damped steps.
 
-    Without a sigmoid that is ridge regression, and the first step ends there. Source: Marquardt 1963, *An Algorithm for Least-Squares Estimation of Nonlinear Parameters*."""
+    Without a sigmoid that is ridge regression, and the first step ends there. Source: Marquardt 1963, *An
+    Algorithm for Least-Squares Estimation of Nonlinear Parameters*."""
     def at(w):
         z = items@w + offset
         if link is None: return z, torch.ones_like(z)
@@ -325,9 +348,12 @@ def fold_in(self:Recommender,
     ratings,          # {title: rating}, a Series of that kind, or a list of (title, rating), in which a title may come again
     labels:dict=None  # {name of a label set: the user's labels}, for models that have such; what is not given counts as the average
 ) -> tuple: # (n_factors,) factors and the bias, float64, on the CPU
-    """Factors and bias of somebody the model never saw, with those of the items held fixed. The trained users are the prior: no number has to be chosen.
+    """Factors and bias of somebody the model never saw, with those of the items held fixed.
 
-    Raises `NotInModel` where a score is not made of biases and a dot product, `UnknownName` for unknown titles, `DataError` for ratings that are no finite numbers or outside the range of those known."""
+    The trained users are the prior: no number has to be chosen.
+
+    Raises `NotInModel` where a score is not made of biases and a dot product, `UnknownName` for unknown
+    titles, `DataError` for ratings that are no finite numbers or outside the range of those known."""
     return self._solved(*self._new_ratings(ratings), labels)
 
 @patch
@@ -378,7 +404,9 @@ def recommend_new(self:Recommender,
     items=None,        # Titles to choose from; all if None
     labels:dict=None   # {name of a label set: the user's labels}, for models that have such
 ) -> pd.DataFrame: # The item's column and `predicted`, best first
-    """The items that somebody whom the model never saw would rate best. Who has rated nothing and says nothing gets what most people rated, with the mean of their ratings.
+    """The items that somebody whom the model never saw would rate best.
+
+    Who has rated nothing and says nothing gets what most people rated, with the mean of their ratings.
 
     Raises what `fold_in` raises."""
     whole_number(n)
@@ -409,7 +437,9 @@ class _OneRow(Callback):
         if len(self.xb[0]) == 1: _norms_as_they_are(self.model)
 
 class _OnlyNew(Callback):
-    "Only the rows that have been added to a model move; all else is put back after every step, and batch normalisation learns nothing"
+    """Only the rows that have been added to a model move.
+
+    All else is put back after every step, and batch normalisation learns nothing"""
     def __init__(self, old, new):
         (u, i), which = sizes(old), state_rows(old)
         self.keep = {}
@@ -433,11 +463,16 @@ def update(self:Recommender,
     seed:int=0,        # Of the order of training
     wider:bool=False   # Allow ratings beyond those known, for models that can reach them
 ) -> Recommender: # A new one; this one stays as it is
-    """Take in ratings that came later by training on from where the model is. New users and items get rows at the end of the vocabulary; a new rating of an old pair replaces the old one.
+    """Take in ratings that came later by training on from where the model is.
 
-    First only the new rows move, for five epochs (or 100 steps, if that is more) of what was rated by or of them, then everything. Without the old rows (`sample=0`) the model would forget: they are kept with
-    the recommender for this. Rows that were held out for validation are not trained on.
-    Raises `NotInModel` for models that cannot grow or whose output is not a rating, `DataError` for unusable ratings, and for such as the model cannot predict or nobody gave before."""
+    New users and items get rows at the end of the vocabulary; a new rating of an old pair replaces the old
+    one.
+
+    First only the new rows move, for five epochs (or 100 steps, if that is more) of what was rated by or of
+    them, then everything. Without the old rows (`sample=0`) the model would forget: they are kept with the
+    recommender for this. Rows that were held out for validation are not trained on. Raises `NotInModel` for
+    models that cannot grow or whose output is not a rating, `DataError` for unusable ratings, and for such as
+    the model cannot predict or nobody gave before."""
     if isinstance(recipe, str) and recipe not in recipes: raise ValueError(f"no recipe is called {recipe!r}; there are {', '.join(recipes)}")
     recipe = recipes[recipe] if isinstance(recipe, str) else recipe
     if self.rated is None: raise DataError("nobody knows here who rated what: give `ratings` to from_learner")

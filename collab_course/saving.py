@@ -17,7 +17,8 @@ from .history import *
 from .interface import *
 from .recommendation import *
 from .recommendation import _wild
-from . import dot_product, keras_style, labels, neural_net, progression, svdpp   # so that their models are known when one is loaded
+# so that their models are known when one is loaded
+from . import dot_product, keras_style, labels, neural_net, progression, svdpp  # noqa: F401
 
 # %% ../nbs/package/14_saving.ipynb #6b3ba2f5
 _format, _version, _files = 'collab_course.Recommender', 2, ('vocab.json', 'model.safetensors', 'ratings.safetensors')
@@ -36,7 +37,8 @@ def save_recommender(
 ) -> Path:
     """Write the recommender as safetensors and JSON. The folder appears whole or not at all.
 
-    Raises `NotInModel` for a model whose kind is not registered, `DataError` for ids that JSON cannot hold, `FileExistsError` for a folder with anything else in it."""
+    Raises `NotInModel` for a model whose kind is not registered, `DataError` for ids that JSON cannot hold,
+    `FileExistsError` for a folder with anything else in it."""
     folder = Path(folder)
     kind, args = kind_of(rec.model)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in rec.model.state_dict().items()}
@@ -70,7 +72,8 @@ def _is_saved(folder:Path) -> bool:
 def check_folder(
     folder # Where something is to be saved
 ):
-    "Raise `FileExistsError` where there is something that `save` would not replace (anything but a saved recommender or an empty folder), and what the system raises where nothing can be written."
+    """Raise `FileExistsError` where there is something that `save` would not replace (anything but a saved
+    recommender or an empty folder), and what the system raises where nothing can be written."""
     folder = Path(folder)
     there = next((p for p in folder.absolute().parents if p.exists()), folder)                # the root has no parents
     if not there.is_dir(): raise NotADirectoryError(f"{there} is a file: {folder} cannot be made there")
@@ -79,7 +82,9 @@ def check_folder(
         raise FileExistsError(f"{folder} is there and holds something else than a saved recommender: choose another folder, or empty it")
 
 def _write_folder(folder:Path, content:dict):
-    "Write the files into a folder beside `folder`, then give it the name; what was there is deleted only when the new one has it"
+    """Write the files into a folder beside `folder`, then give it the name.
+
+    What was there is deleted only when the new one has it"""
     check_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     tmp = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
@@ -117,7 +122,8 @@ def _need(ok, why:str):
     if not ok: raise BadFolder(why)
 
 def _read(folder:Path, name:str, limit:int, size:int=None) -> bytes:
-    "The bytes of a plain file of the folder, if they are no more than allowed, and exactly `size` if that is said"
+    """The bytes of a plain file of the folder, if they are no more than allowed, and exactly `size` if that
+    is said"""
     _need(not (folder/name).is_symlink(), f"{name} cannot be read: it is a link")
     try: fd = os.open(folder/name, os.O_RDONLY | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0))
     except OSError as e: raise BadFolder(f"{name} cannot be read: {e.strerror}") from None
@@ -151,7 +157,7 @@ def _refusing(what:str):
 def _manifest(data:bytes) -> dict:
     "The manifest, if it is whole and of a form that we know"
     m = _json(data, 'manifest.json')
-    _need(isinstance(m, dict) and m.get('format') == _format, f"manifest.json is not that of a saved recommender")
+    _need(isinstance(m, dict) and m.get('format') == _format, 'manifest.json is not that of a saved recommender')
     _need(m.get('version') == _version and type(m['version']) is int, f"the folder is of version {m.get('version')!r}; this package reads version {_version}: train and save the recommender again")
     _need(m.get('sha256') == _sha(_canonical({k: v for k, v in m.items() if k != 'sha256'})), 'manifest.json is damaged: its SHA-256 is another')
     types = dict(format=str, version=int, kind=str, args=dict, columns=dict, rating_range=list, sizes=list, files=dict, sha256=str)
@@ -179,19 +185,25 @@ def _tensors(data:bytes, name:str) -> dict:
     with _refusing(f"{name} is not a safetensors file"): return tensors_from_bytes(data)
 
 def _compare(got:dict, want:dict, name:str):
-    "Refuse tensors that are not exactly those that are wanted, {name: (shape, type)} with None for any shape, and such as hold no numbers to reckon with"
+    """Refuse tensors that are not exactly those that are wanted, {name.
+
+    (shape, type)} with None for any shape, and such as hold no numbers to reckon with"""
     _need(got.keys() == want.keys(), f"{name} holds {sorted(got)[:8]} and should hold {sorted(want)[:8]}")
     for k, (shape, dtype) in want.items():
         _need(got[k].dtype == dtype and (shape is None or got[k].shape == shape), f"{k} in {name} is {tuple(got[k].shape)} of {got[k].dtype} and should be {'' if shape is None else tuple(shape)} of {dtype}")
         _need(not _wild(got[k]), f"{k} in {name} holds NaN, infinity or numbers beyond 1e12")
 
 def _length(o) -> int:
-    "How many entries the lists in a kind's arguments have, names of labels not counted: layers and models are made for them"
+    """How many entries the lists in a kind's arguments have, names of labels not counted.
+
+    Layers and models are made for them"""
     if isinstance(o, dict): return sum(_length(v) for k, v in o.items() if k != 'vocab')
     return len(o) + sum(map(_length, o)) if isinstance(o, list) else 0
 
 def _rebuilt(kind:str, args:dict, n:list, data:bytes):
-    "A model of the kind with the numbers in `data`; nothing is allocated before the shapes have been compared"
+    """A model of the kind with the numbers in `data`.
+
+    Nothing is allocated before the shapes have been compared"""
     state = _tensors(data, 'model.safetensors')
     with _refusing(f"no model of the kind {kind!r} can be made as the manifest says"):
         _need(_length(args) <= 64 + 8*len(state), f"the manifest asks for a model of more parts than the {len(state)} tensors in the file could be")
@@ -232,10 +244,13 @@ def load_recommender(
     max_bytes:int=2**34, # Larger files are not read
     cls=Recommender  # The class to make
 ) -> Recommender:
-    """A recommender from a folder that may come from anywhere. Nothing in it is executed, and nothing outside of it is touched.
+    """A recommender from a folder that may come from anywhere.
 
-    Sums, sizes, shapes and vocabularies are checked against each other before a model is made; whatever does not fit is a `BadFolder`. A sum proves that nothing was
-    damaged, not who wrote it. The kind of the model must be registered: import the module that does so."""
+    Nothing in it is executed, and nothing outside of it is touched.
+
+    Sums, sizes, shapes and vocabularies are checked against each other before a model is made; whatever does
+    not fit is a `BadFolder`. A sum proves that nothing was damaged, not who wrote it. The kind of the model
+    must be registered: import the module that does so."""
     folder = Path(folder)
     try: names = sorted(p.name for p in folder.iterdir())
     except OSError as e: raise BadFolder(f"{folder}: {e.strerror or e}") from None

@@ -27,7 +27,7 @@ def power_law(
     return share/share.sum()
 
 # %% ../nbs/package/03_synthetic.ipynb #8e9a5c53
-def _distinct_pairs(rng, n_ratings:int, pu, pi) -> np.ndarray: # (n_ratings,) user·n_items + item, in random order
+def _distinct_pairs(rng, n_ratings:int, pu, pi) -> np.ndarray: # (n_ratings,) user·n_items + item
     "Distinct pairs, drawn with probability near pu[user]·pi[item]"
     small = len(pu)*len(pi) <= 20_000_000
     pairs = (_pairs_of_a_small_grid if small else _pairs_of_a_large_grid)(rng, n_ratings, pu, pi)
@@ -60,7 +60,9 @@ def _flatter(c): return (c + np.arange(1, len(c) + 1)/len(c))/2     # half-way t
 # %% ../nbs/package/03_synthetic.ipynb #cddd795a
 @dataclass(repr=False)
 class SyntheticRatings:
-    "Ratings whose making is known: mean + user_biases[u] + item_biases[i] + user_factors[u]·item_factors[i] + noise."
+    """Ratings whose making is known.
+
+    They are mean + user_biases[u] + item_biases[i] + user_factors[u]·item_factors[i] + noise."""
     ratings:pd.DataFrame     # user, item (from 0), rating; in random order
     user_factors:np.ndarray  # (n_users, n_factors)
     item_factors:np.ndarray  # (n_items, n_factors)
@@ -76,8 +78,10 @@ class SyntheticRatings:
 
     def __repr__(self):
         n_users, n_factors = self.user_factors.shape
-        return (f"SyntheticRatings: {len(self.ratings):,} ratings by {n_users:,} users of {len(self.item_biases):,} "
-                f"items, {n_factors} factors, best possible MSE {self.best_mse:.4f}")
+        return (
+            f"SyntheticRatings: {len(self.ratings):,} ratings by {n_users:,} users of "
+            f"{len(self.item_biases):,} items, {n_factors} factors, best possible MSE {self.best_mse:.4f}"
+        )
 
 def _expected(user, item, user_factors, item_factors, user_biases, item_biases, mean):
     u, i = np.broadcast_arrays(user, item)
@@ -88,20 +92,22 @@ def synthetic_ratings(
     n_users:int=943, n_items:int=1682, n_ratings:int=100_000, # The size; ML-100K's by default
     n_factors:int=5,       # Factors that the ratings are made of
     seed:int=0,            # The same seed makes the same ratings
-    noise:float=.8,        # Standard deviation of what cannot be predicted; its square is the best possible MSE
+    noise:float=.8,        # Standard deviation of what cannot be predicted; squared, the best possible MSE
     bias_sd:float=.45,     # Standard deviation of the user biases and of the item biases
     factor_sd:float=.5,    # Standard deviation of the dot product
     mean:float=3.5,        # What a rating is without any of these
     user_law=(3., .4), item_law=(4.5, .5) # Exponent and offset of the popularity; fitted to ML-100K
 ) -> SyntheticRatings: # `.ratings`, and the factors, biases and noise it was made of
-    """Ratings from known factors, biases and noise, with popularity as skewed as MovieLens' and no pair twice.
+    """Ratings from known factors, biases and noise, with popularity as skewed as MovieLens' and no pair
+    twice.
 
-    Made in blocks, in bounded memory: under 60 bytes a rating at the peak. Raises `DataError` if there are not enough
-    pairs (more than all of them; more than half of a grid of over 20 million)."""
+    Made in blocks, in bounded memory: under 60 bytes a rating at the peak. Raises `DataError` if there are
+    not enough pairs (more than all of them; more than half of a grid of over 20 million)."""
     _check_sizes(n_users=n_users, n_items=n_items, n_ratings=n_ratings, n_factors=n_factors)
     rng = np.random.default_rng(seed)
     normal = lambda *shape, sd: sd*rng.standard_normal(shape, dtype=np.float32)
-    each = (factor_sd**2/n_factors)**.25  # so that a sum of n_factors products has standard deviation factor_sd
+    # so that a sum of n_factors products has standard deviation factor_sd
+    each = (factor_sd**2/n_factors)**.25
     parts = [normal(n_users, n_factors, sd=each), normal(n_items, n_factors, sd=each),
              normal(n_users, sd=bias_sd), normal(n_items, sd=bias_sd), mean]
     pu, pi = (rng.permutation(power_law(n, *law)) for n, law in ((n_users, user_law), (n_items, item_law)))
@@ -124,5 +130,7 @@ def _check_sizes(n_users, n_items, n_ratings, n_factors):
     cells = n_users*n_items
     most = cells if cells <= 20_000_000 else cells//2
     if n_ratings > most:
-        raise DataError(f"{n_ratings:,} distinct ratings are too many for {n_users:,} users × {n_items:,} items: "
-                        f"at most {most:,}")
+        raise DataError(
+            f"{n_ratings:,} distinct ratings are too many for {n_users:,} users × "
+            f"{n_items:,} items: at most {most:,}"
+        )
