@@ -36,17 +36,11 @@ def levels_of(
         raise DataError(f"classes need 2 to 100 different ratings; the training rows have {len(found)}")
     return found
 
-def _ascending(values, what:str) -> Tensor:
-    "At least one finite number, each above the one before; a `ValueError` for anything else"
-    res = torch.as_tensor(values, dtype=torch.float32).detach()
-    if res.ndim != 1 or not (res.diff() > 0).all() or not res.isfinite().all():
-        raise ValueError(f"{what} are different numbers in ascending order, not {values}")
-    return res
-
 def _levels(levels) -> Tensor: # (n_classes,)
     "Levels as a float tensor; a `ValueError` if they do not ascend"
-    res = _ascending(levels, 'levels')
-    if len(res) < 2: raise ValueError(f"levels are at least two different ratings, not {levels}")
+    res = torch.as_tensor(levels, dtype=torch.float32)
+    if res.ndim != 1 or len(res) < 2 or not (res.diff() > 0).all() or not res.isfinite().all():
+        raise ValueError(f'levels are at least two different ratings in ascending order, not {levels}')
     return res
 
 # %% ../nbs/11_stars.ipynb #478a7979
@@ -229,6 +223,13 @@ def _log_areas(rating, cuts, sigma) -> Tensor: # (batch, n_classes), float64
     edge = torch.zeros_like(below[:, :1])
     return torch.cat([edge, below, edge + 1], dim=1).diff(dim=1).clamp(min=1e-12).log()
 
+def _cuts(cuts, n_levels:int) -> Tensor: # (n_levels - 1,)
+    cuts = torch.as_tensor(cuts, dtype=torch.float32).detach()
+    if cuts.shape != (n_levels - 1,) or not (cuts.diff() > 0).all() or not cuts.isfinite().all():
+        n = n_levels - 1
+        raise ValueError(f'{n_levels} levels need {n} cuts in ascending order, not {cuts.tolist()}')
+    return cuts
+
 class GaussianAround(HasLevels):
     """A distribution made of any model's rating.
 
@@ -246,10 +247,7 @@ class GaussianAround(HasLevels):
         if not sigma > 0: raise ValueError(f"sigma is a standard deviation, above 0, not {sigma}")
         self.model, self.sigma, levels = model, float(sigma), _levels(levels)
         self.n_users, self.n_items = sizes(model)
-        cuts = (levels[1:] + levels[:-1])/2 if cuts is None else _ascending(cuts, 'cuts')
-        n = len(levels)
-        if len(cuts) != n - 1:
-            raise ValueError(f"{n} levels need {n - 1} cuts in ascending order, not {len(cuts)}")
+        cuts = (levels[1:] + levels[:-1])/2 if cuts is None else _cuts(cuts, len(levels))
         self.register_buffer('levels', levels)
         self.register_buffer('cuts', cuts)                                                 # (n_classes - 1,)
 
@@ -310,7 +308,8 @@ def class_report(
     if p.shape != shape: raise ValueError(f"probabilities of shape {shape} are needed, not {tuple(p.shape)}")
     is_good = levels >= torch.tensor(good, dtype=levels.dtype)
     if is_good.all() or not is_good.any():
-        raise ValueError(f"good must be above {levels[0]:g} and at most {levels[-1]:g}, not {good:g}")
+        low, high = levels[0], levels[-1]
+        raise ValueError(f'good must be above {low:g}, the lowest level, and at most {high:g}, not {good:g}')
     given = RatingCrossEntropy(levels).index(ratings)
     return _errors(p, given, levels.double()) | dict(
         log_loss=-p[torch.arange(len(p)), given].clamp(min=1e-12).log().mean().item(),

@@ -105,7 +105,8 @@ def read_ratings(
     again = res.duplicated(['user', 'item'], keep='last')
     if again.any():
         n = int(again.sum())
-        warnings.warn(f'{n} rows repeat a (user, item) pair: the last rating of each is kept', stacklevel=2)
+        what = f'{n} rows repeat a (user, item) pair: the last rating of each pair is kept'
+        warnings.warn(what, stacklevel=2)
     return res[~again].reset_index(drop=True)
 
 def _table(data, **kwargs) -> pd.DataFrame:
