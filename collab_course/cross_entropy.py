@@ -257,7 +257,7 @@ class GaussianAround(HasLevels):
 
     def factors(self, which:str='item'): return factors(self.model, which)
     def biases(self, which:str='item'): return biases(self.model, which)
-    def arguments(self): return _kept_arguments(self) | dict(model=kind_of(self.model))
+    def arguments(self): return _kept_arguments(self, model=kind_of(self.model))
 
     @classmethod
     def from_arguments(cls, model, **rest): return cls(rebuild(*model), **rest)

@@ -121,7 +121,7 @@ def _columns_of(table:pd.DataFrame, asked:dict) -> dict: # {role: name of its co
     for k, (role, name) in enumerate(asked.items()):
         if name is None and table.shape[1] <= k:
             raise DataError(f"there is no column for the {role}: the table has only {list(table.columns)}; "
-                            f"{len(asked)} are needed")
+                            f"{ {2: 'two', 3: 'three'}[len(asked)]} columns are needed")
         name = table.columns[k] if name is None else name
         if name not in table:
             raise DataError(f"there is no column {name!r} for the {role}; there are {list(table.columns)}")

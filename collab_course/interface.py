@@ -210,12 +210,12 @@ def _fastai_net_arguments(model):
 
 _fastai_arguments = {EmbeddingDotBias: _fastai_dot_arguments, EmbeddingNN: _fastai_net_arguments}
 
-def _kept_arguments(model) -> dict:
-    "The arguments of the constructor, from the attributes of the same names"
-    names = [n for n in inspect.signature(type(model)).parameters if n != 'self']
+def _kept_arguments(model, **given) -> dict:
+    "The arguments of the constructor: those given, the others from the attributes of the same names"
+    names = [n for n in inspect.signature(type(model)).parameters if n not in given]
     for n in names:
         if not hasattr(model, n): raise NotInModel(f"{type(model).__name__} does not keep its argument {n!r}")
-    return {n: getattr(model, n) for n in names}
+    return given | {n: getattr(model, n) for n in names}
 
 def _arguments(model) -> dict:
     if type(model) in _fastai_arguments: return _fastai_arguments[type(model)](model)
@@ -277,6 +277,7 @@ def state_rows(
     """Which tensors of a model's state have rows for users or items.
 
     Raises `NotInModel` where its arguments do not say how many there are."""
+    if _has(model, 'state_rows'): return model.state_rows()
     (name, args), (n_users, n_items) = kind_of(model), sizes(model)
     now, user, item = (_row_counts(name, args, n_users + u, n_items + i) for u, i in ((0, 0), (1, 0), (0, 1)))
     rows = {k: (user[k] - now[k], item[k] - now[k]) for k in now}

@@ -35,7 +35,7 @@ class HistoryModel(Module):
     @property
     def pairs(self) -> Tensor: return self.history.pairs
 
-    def arguments(self): return _kept_arguments(self) | dict(pairs=len(self.history))
+    def arguments(self): return _kept_arguments(self, pairs=len(self.history))
 
     @classmethod
     def from_arguments(cls, n_users, n_items, pairs, **rest):

@@ -71,7 +71,7 @@ class SVDpp(DotProductLabels):
     @property
     def pairs(self) -> Tensor: return self.history.pairs
 
-    def arguments(self): return _kept_arguments(self) | dict(pairs=len(self.history))
+    def arguments(self): return _kept_arguments(self, pairs=len(self.history))
 
     @classmethod
     def from_arguments(cls, n_users, n_items, pairs, **rest):
@@ -147,6 +147,10 @@ class Ensemble(Module):
         return torch.stack([as_ratings(m, m(x)) for m in self.models]).mean(dim=0)      # (batch,)
 
     def arguments(self): return dict(models=[kind_of(m) for m in self.models])
+    def state_rows(self):
+        each = [state_rows(m).items() for m in self.models]
+        return {f'models.{k}.{name}': rows for k, of in enumerate(each) for name, rows in of}
+
     def grow(self, n_users, n_items, pairs=None):
         return type(self)([grow(m, n_users, n_items, pairs) for m in self.models])
 

@@ -667,7 +667,7 @@ def test_only_new_rows_move_first(learn):
     new = pd.DataFrame([(99, i, 5 if i % 2 else 1) for i in range(1, 13)], columns=['user', 'item', 'rating'])
     more = rec.update(new, n_epoch=0)
     u, i = torch.arange(1, 21)[:, None], torch.arange(1, 21)
-    if any(k.endswith('pairs') for k in rec.model.state_dict()): i = torch.arange(13, 21)                 # who rated a film is part of it there, so films 1 to 12 change, and should
+    if any(k.endswith('history.items') for k in rec.model.state_dict()): i = torch.arange(13, 21)                 # who rated a film is part of it there, so films 1 to 12 change, and should
     assert torch.allclose(score(more.model, u, i), score(rec.model, u, i), atol=1e-5)
     assert not torch.allclose(score(more.model, 21, i), score(grow(rec.model, 22, 21, more.rated.pairs[more.rated.trained]), 21, i), atol=1e-3)
     one = rec.update(new[:1], n_epoch=0)                                                                  # one row in all
