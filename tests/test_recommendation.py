@@ -632,7 +632,7 @@ def test_ids_of_all_kinds(tmp_path):
     for ids in ((pd.Timestamp('2020'), 1, 2), ((1, 2), 1, 2), (float('inf'), 1, 2)):
         with pytest.raises(DataError, match='cannot be written as JSON'): tiny(ids=ids).save(tmp_path/'no')
     class Own(DotProductBias): pass
-    with pytest.raises(NotInModel, match='not registered'): tiny(Own(4, 4, 2)).save(tmp_path/'no')
+    with pytest.raises(NotInModel, match='not known to be loaded again'): tiny(Own(4, 4, 2)).save(tmp_path/'no')
     assert sorted(p.name for p in tmp_path.iterdir()) == ['r']
 
 
@@ -689,7 +689,8 @@ def test_new_rows_of_the_sixth_model():
     more = rec.update(new, n_epoch=0)
     for k, v in rec.model.state_dict().items():
         w = more.model.state_dict()[k]
-        if k == 'pairs': assert len(w) == len(v) + 12
+        if k == 'history.items': assert len(w) == len(v) + 12
+        elif k == 'history.start': assert torch.equal(w[:22], v) and w[22] == v[-1] + 12
         elif k == 'implicit.weight': assert torch.equal(w[:21], v[:21]) and torch.equal(w[22:], v[21:]) and not torch.equal(w[21], v[1:21].mean(0))
         elif len(w) == 22: assert torch.equal(w[:21], v)
         else: assert torch.equal(w, v)
