@@ -41,7 +41,7 @@ def _checked_pairs(pairs, n_users:int, n_items:int) -> Tensor: # (n, 2) int64
         raise DataError(f"pairs are (n, 2) integer indices, not {tuple(pairs.shape)} of {pairs.dtype}")
     user, item = pairs.amax(dim=0).tolist() if len(pairs) else (0, 0)
     if user >= n_users or item >= n_items or (pairs < 0).any():
-        raise DataError(f'pairs go up to user {user} and item {item}; there are rows for {n_users} and {n_items}')
+        raise DataError(f'pairs go up to user {user} and item {item}, rows for {n_users} and {n_items}')
     return pairs.long()
 
 def _different(pairs:Tensor, n_items:int) -> tuple: # (n,) user*n_items + item, ascending; (n,) their rows
