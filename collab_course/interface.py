@@ -210,7 +210,7 @@ def _fastai_net_arguments(model):
 
 _fastai_arguments = {EmbeddingDotBias: _fastai_dot_arguments, EmbeddingNN: _fastai_net_arguments}
 
-def _kept_arguments(model, **given) -> dict:
+def _kept_arguments(model, /, **given) -> dict:
     "The arguments of the constructor: those given, the others from the attributes of the same names"
     names = [n for n in inspect.signature(type(model)).parameters if n not in given]
     for n in names:
