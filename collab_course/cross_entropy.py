@@ -209,7 +209,8 @@ def distribution(
         if len(different) > 1: raise ValueError('the models have different levels')
         return torch.stack([distribution(m, users, items) for m in model.models]).mean(dim=0)
     if not isinstance(model, HasLevels):
-        raise NotInModel(f"{type(model).__name__} says no distribution; `GaussianAround` makes one of it")
+        raise NotInModel(f'{type(model).__name__} says one number, not a distribution; '
+                         '`GaussianAround` makes one of it')
     shape, outputs = output_blocks(model, users, items)
     nothing = model.levels.new_empty(0, len(model.levels))
     blocks = [nothing] + [out.float().softmax(dim=1) for out in outputs]     # (block, n_classes) each
