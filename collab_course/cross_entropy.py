@@ -275,7 +275,8 @@ def reliability(
     Source: Naeini, Cooper and Hauskrecht 2015."""
     p, happened = (torch.as_tensor(o).detach().cpu().double().flatten().numpy() for o in (p, happened))
     if len(p) != len(happened) or not len(p):
-        raise ValueError(f"as many probabilities as events, at least one, not {len(p)} and {len(happened)}")
+        raise ValueError('as many probabilities as events are needed, and at least one; '
+                         f'there are {len(p)} and {len(happened)}')
     if not ((p >= -1e-6) & (p <= 1 + 1e-6)).all(): raise ValueError('probabilities are from 0 to 1')
     said = pd.DataFrame(dict(bin=(p*bins).astype(int).clip(0, bins - 1), predicted=p, frequency=happened))
     by = said.groupby('bin')
