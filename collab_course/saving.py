@@ -13,22 +13,27 @@ from fastai.collab import *
 from fastai.tabular.all import *
 from safetensors.torch import load as tensors_from_bytes, save as tensors_to_bytes
 from .errors import *
-from .history import *
 from .interface import *
+from .history import *
 from .recommendation import *
-from .recommendation import _wild
 # so that their models are known when one is loaded
-from . import dot_product, keras_style, labels, neural_net, progression, svdpp  # noqa: F401
+from . import dot_product, keras_style, labels, neural_net, progression, ranking, svdpp  # noqa: F401
 
 # %% ../nbs/package/14_saving.ipynb #6b3ba2f5
-_format, _version, _files = 'collab_course.Recommender', 2, ('vocab.json', 'model.safetensors', 'ratings.safetensors')
+_format, _version = 'collab_course.Recommender', 2
+_files = 'vocab.json', 'model.safetensors', 'ratings.safetensors'
 _limits = {'manifest.json': 2**26, 'vocab.json': 2**30}   # bytes
+_rated_types = dict(start=torch.int64, items=torch.int32, ratings=torch.float32, trained=torch.bool)
 
 def _canonical(o) -> bytes:
     "The one way in which we write JSON: whatever else the bytes of a file are, they were not written here"
     return json.dumps(o, ensure_ascii=True, sort_keys=True, indent=1, allow_nan=False).encode() + b'\n'
 
 def _sha(data:bytes) -> str: return hashlib.sha256(data).hexdigest()
+
+def _sum_of(manifest:dict) -> str:
+    "The SHA-256 of a manifest without its own"
+    return _sha(_canonical({k: v for k, v in manifest.items() if k != 'sha256'}))
 
 # %% ../nbs/package/14_saving.ipynb #2331dee4
 def save_recommender(
@@ -37,36 +42,62 @@ def save_recommender(
 ) -> Path:
     """Write the recommender as safetensors and JSON. The folder appears whole or not at all.
 
-    Raises `NotInModel` for a model whose kind is not registered, `DataError` for ids that JSON cannot hold,
-    `FileExistsError` for a folder with anything else in it."""
-    folder = Path(folder)
-    kind, args = kind_of(rec.model)
-    state = {k: v.detach().cpu().contiguous().clone() for k, v in rec.model.state_dict().items()}
-    fresh = {k: (v.shape, v.dtype) for k, v in rebuild(kind, args, 'meta').state_dict().items()}
-    if fresh != {k: (v.shape, v.dtype) for k, v in state.items()}: raise NotInModel(f"what is registered of {type(rec.model).__name__} does not rebuild a model of the same shape")
-    for column, vocab in rec.classes.items():
-        for name in vocab:
-            if type(name) not in (str, int, float, bool) or (isinstance(name, float) and not math.isfinite(name)):
-                raise DataError(f"column {column!r}: a {type(name).__name__} such as {name!r} cannot be written as JSON; make the ids text or numbers")
-    content = {'vocab.json': _canonical(dict(users=rec.users, items=rec.items)), 'model.safetensors': tensors_to_bytes(state)}
-    if rec.rated is not None: content['ratings.safetensors'] = tensors_to_bytes({k: getattr(rec.rated, k).contiguous() for k in _rated_types})
-    manifest = dict(format=_format, version=_version, kind=kind, args=args, columns=dict(user=rec.user_name, item=rec.item_name, rating=rec.rating_name),
-                    rating_range=list(rec.rating_range), sizes=[len(rec.users), len(rec.items)],
-                    files={name: dict(bytes=len(data), sha256=_sha(data)) for name, data in content.items()})
-    content['manifest.json'] = _canonical(manifest | dict(sha256=_sha(_canonical(manifest))))
-    for name, data in content.items():
-        if len(data) > _limits.get(name, len(data)): raise DataError(f"{name} would be {len(data):,} bytes, and no more than {_limits[name]:,} would be read again")
-    _write_folder(folder, content)
-    return folder
+    What a model's history and the ratings both say, which pairs were trained on, is written once.
 
-_rated_types = dict(start=torch.int64, items=torch.int32, ratings=torch.float32, trained=torch.bool)
+    Raises `NotInModel` for a model whose kind is not known to be loaded, `DataError` for ids that JSON cannot
+    hold, `FileExistsError` for a folder with anything else in it."""
+    kind, args = kind_of(rec.model)
+    state = {name: t.detach().cpu().contiguous().clone() for name, t in rec.model.state_dict().items()}
+    if _forms(rebuild(kind, args, 'meta').state_dict()) != _forms(state):
+        raise NotInModel(f"the arguments of {type(rec.model).__name__} do not give a model of the same shape")
+    told_twice = _told_twice(rec)
+    content = _content(rec, {name: t for name, t in state.items() if name not in told_twice})
+    content['manifest.json'] = _canonical(_described(rec, kind, args, content))
+    for name, data in content.items():
+        most = _limits.get(name, len(data))
+        if len(data) > most: raise DataError(f"{name} would be {len(data):,} bytes; {most:,} can be read")
+    _write_folder(Path(folder), content)
+    return Path(folder)
+
+def _forms(state:dict) -> dict: # {name: (shape, type)}
+    return {name: (t.shape, t.dtype) for name, t in state.items()}
+
+def _told_twice(rec:Recommender) -> set:
+    "The tensors of the model's histories that say which pairs were trained on, as the ratings do"
+    if rec.rated is None: return set()
+    same = same_histories(rec.model, rec.rated.trained_part())
+    return {f'{path}.{name}' for path in same for name in ('start', 'items')}
+
+def _content(rec:Recommender, state:dict) -> dict: # {name of a file: bytes}
+    "What the files hold, the manifest apart"
+    for column, vocab in rec.classes.items():
+        for name in vocab: _check_id(column, name)
+    names = _canonical(dict(users=rec.users, items=rec.items))
+    content = {'vocab.json': names, 'model.safetensors': tensors_to_bytes(state)}
+    if rec.rated is None: return content
+    rated = {name: getattr(rec.rated, name).contiguous() for name in _rated_types}
+    return content | {'ratings.safetensors': tensors_to_bytes(rated)}
+
+def _check_id(column:str, name):
+    if type(name) in (str, int, bool) or type(name) is float and math.isfinite(name): return
+    raise DataError(f"column {column!r}: a {type(name).__name__} such as {name!r} cannot be written as JSON; "
+                    'make the ids text or numbers')
+
+def _described(rec:Recommender, kind:str, args:dict, content:dict) -> dict:
+    "The manifest: what is in the folder, and sums to know it again"
+    files = {name: dict(bytes=len(data), sha256=_sha(data)) for name, data in content.items()}
+    columns = dict(user=rec.user_name, item=rec.item_name, rating=rec.rating_name)
+    manifest = dict(format=_format, version=_version, kind=kind, args=args, columns=columns, files=files,
+                    rating_range=list(rec.rating_range), sizes=[len(rec.users), len(rec.items)])
+    return manifest | dict(sha256=_sum_of(manifest))
 
 # %% ../nbs/package/14_saving.ipynb #02594749
 def _is_saved(folder:Path) -> bool:
-    "Whether the folder holds what `save` writes and nothing else"
+    "Whether the folder holds what `save` writes and nothing else, or nothing at all"
     try:
         names = {p.name for p in folder.iterdir()}
-        return not folder.is_symlink() and names <= {'manifest.json', *_files} and (not names or json.loads((folder/'manifest.json').read_bytes())['format'] == _format)
+        if folder.is_symlink() or not names <= {'manifest.json', *_files}: return False
+        return not names or json.loads((folder/'manifest.json').read_bytes())['format'] == _format
     except (OSError, ValueError, KeyError, TypeError, RecursionError): return False
 
 def check_folder(
@@ -75,11 +106,11 @@ def check_folder(
     """Raise `FileExistsError` where there is something that `save` would not replace (anything but a saved
     recommender or an empty folder), and what the system raises where nothing can be written."""
     folder = Path(folder)
-    there = next((p for p in folder.absolute().parents if p.exists()), folder)                # the root has no parents
+    there = next((p for p in folder.absolute().parents if p.exists()), folder)    # the root has no parents
     if not there.is_dir(): raise NotADirectoryError(f"{there} is a file: {folder} cannot be made there")
     if not os.access(there, os.W_OK): raise PermissionError(f"nothing can be written to {there}")
     if folder.is_symlink() or folder.exists() and not (folder.is_dir() and _is_saved(folder)):
-        raise FileExistsError(f"{folder} is there and holds something else than a saved recommender: choose another folder, or empty it")
+        raise FileExistsError(f"{folder} holds something else than a saved recommender: name another")
 
 def _write_folder(folder:Path, content:dict):
     """Write the files into a folder beside `folder`, then give it the name.
@@ -90,25 +121,39 @@ def _write_folder(folder:Path, content:dict):
     tmp = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
     new, old = tmp/'new', tmp/'old'
     try:
-        new.mkdir()
-        for name, data in content.items():
-            with open(new/name, 'xb') as f: f.write(data); f.flush(); os.fsync(f.fileno())
-        _sync(new)
-        try:
-            if folder.exists(): os.rename(folder, old)
-            os.rename(new, folder)
-        except BaseException as e:
-            try:
-                if old.exists() and not folder.exists(): os.rename(old, folder)
-            except OSError: raise OSError(f"{folder} could neither be replaced nor brought back: what it held is in {old}") from e
-            raise
+        _write_files(new, content)
+        _exchange(folder, new, old)
         _sync(folder.parent)
-    finally:
-        only_copy = old.exists() and not folder.exists()
-        for part in (new,) if only_copy else (new, old):
-            for name in ('manifest.json', *_files): (part/name).unlink(missing_ok=True)
-            if part.exists(): part.rmdir()
-        if not only_copy: tmp.rmdir()
+    finally: _clear(folder, tmp, new, old)
+
+def _write_files(folder:Path, content:dict):
+    folder.mkdir()
+    for name, data in content.items():
+        with open(folder/name, 'xb') as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+    _sync(folder)
+
+def _exchange(folder:Path, new:Path, old:Path):
+    "Put `new` in the place of `folder`, which becomes `old`; if that fails, as it was"
+    try:
+        if folder.exists(): os.rename(folder, old)
+        os.rename(new, folder)
+    except BaseException as e:
+        try:
+            if old.exists() and not folder.exists(): os.rename(old, folder)
+        except OSError:
+            raise OSError(f"{folder} could neither be replaced nor brought back: it is in {old}") from e
+        raise
+
+def _clear(folder:Path, tmp:Path, new:Path, old:Path):
+    "Remove what is left over, but never the only copy of what was there"
+    only_copy = old.exists() and not folder.exists()
+    for part in (new,) if only_copy else (new, old):
+        for name in ('manifest.json', *_files): (part/name).unlink(missing_ok=True)
+        if part.exists(): part.rmdir()
+    if not only_copy: tmp.rmdir()
 
 def _sync(folder:Path):
     "Make the names in a folder last, where the system can"
@@ -121,19 +166,21 @@ def _sync(folder:Path):
 def _need(ok, why:str):
     if not ok: raise BadFolder(why)
 
+_plain_file = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ('O_NOFOLLOW', 'O_NONBLOCK', 'O_BINARY'))
+
 def _read(folder:Path, name:str, limit:int, size:int=None) -> bytes:
-    """The bytes of a plain file of the folder, if they are no more than allowed, and exactly `size` if that
-    is said"""
+    "The bytes of a plain file, if they are no more than allowed, and exactly `size` if that is said"
     _need(not (folder/name).is_symlink(), f"{name} cannot be read: it is a link")
-    try: fd = os.open(folder/name, os.O_RDONLY | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0))
+    try: fd = os.open(folder/name, _plain_file)
     except OSError as e: raise BadFolder(f"{name} cannot be read: {e.strerror}") from None
     try:
         found = os.fstat(fd)
         _need(stat.S_ISREG(found.st_mode), f"{name} is not a plain file")
-        _need(found.st_size <= limit, f"{name} has {found.st_size:,} bytes; more than {limit:,} are not read")
-        _need(size is None or found.st_size == size, f"{name} has {found.st_size:,} bytes, and the manifest says {size}")
-        with open(fd, 'rb', closefd=False) as f: data = f.read(found.st_size + 1)
-        _need(len(data) == found.st_size, f"{name} changed while it was read")
+        n = found.st_size
+        _need(n <= limit, f"{name} has {n:,} bytes; more than {limit:,} are not read")
+        _need(size is None or n == size, f"{name} has {n:,} bytes, and the manifest says {size}")
+        with open(fd, 'rb', closefd=False) as f: data = f.read(n + 1)
+        _need(len(data) == n, f"{name} changed while it was read")
         return data
     finally: os.close(fd)
 
@@ -151,33 +198,52 @@ def _refusing(what:str):
     "Whatever goes wrong with numbers from a file is a `BadFolder`"
     try: yield
     except BadFolder: raise
-    except Exception as e: raise BadFolder(f"{what}: {' '.join(str(e).split())[:200] or type(e).__name__}") from None
+    except Exception as e:
+        raise BadFolder(f"{what}: {' '.join(str(e).split())[:200] or type(e).__name__}") from None
 
 # %% ../nbs/package/14_saving.ipynb #e68f71a8
+def _has_form(o, form:dict) -> bool:
+    "Whether `o` is a dictionary with exactly these keys, and values of exactly these types"
+    return type(o) is dict and o.keys() == form.keys() and all(type(o[k]) is t for k, t in form.items())
+
+_manifest_form = dict(format=str, version=int, kind=str, args=dict, columns=dict, rating_range=list,
+                      sizes=list, files=dict, sha256=str)
+
 def _manifest(data:bytes) -> dict:
     "The manifest, if it is whole and of a form that we know"
     m = _json(data, 'manifest.json')
-    _need(isinstance(m, dict) and m.get('format') == _format, 'manifest.json is not that of a saved recommender')
-    _need(m.get('version') == _version and type(m['version']) is int, f"the folder is of version {m.get('version')!r}; this package reads version {_version}: train and save the recommender again")
-    _need(m.get('sha256') == _sha(_canonical({k: v for k, v in m.items() if k != 'sha256'})), 'manifest.json is damaged: its SHA-256 is another')
-    types = dict(format=str, version=int, kind=str, args=dict, columns=dict, rating_range=list, sizes=list, files=dict, sha256=str)
-    _need(m.keys() == types.keys() and all(type(m[k]) is t for k, t in types.items()), 'manifest.json has not the entries that it should have')
-    _need(set(m['columns']) == {'user', 'item', 'rating'} and all(type(c) is str for c in m['columns'].values()) and m['columns']['user'] != m['columns']['item'], 'the columns have no names')
-    _need(len(m['sizes']) == 2 and all(type(n) is int and n > 0 for n in m['sizes']), 'the sizes are no numbers')
-    _need(set(_files[:2]) <= set(m['files']) <= set(_files), f"the manifest lists {sorted(m['files'])}")
-    for name, f in m['files'].items():
-        _need(type(f) is dict and f.keys() == {'bytes', 'sha256'} and type(f['bytes']) is int and f['bytes'] >= 0 and type(f['sha256']) is str, f"the manifest says nothing sensible of {name}")
+    is_ours = isinstance(m, dict) and m.get('format') == _format
+    _need(is_ours, 'manifest.json is not that of a saved recommender')
+    is_now = m.get('version') == _version and type(m['version']) is int
+    _need(is_now, f"the folder is of version {m.get('version')!r}; this package reads version {_version}: "
+                  'train and save the recommender again')
+    _need(m.get('sha256') == _sum_of(m), 'manifest.json is damaged: its SHA-256 is another')
+    _need(_has_form(m, _manifest_form), 'manifest.json has not the entries that it should have')
+    columns, numbers = m['columns'], m['sizes']
+    _need(_has_form(columns, dict(user=str, item=str, rating=str)) and columns['user'] != columns['item'],
+          'the columns have no names')
+    _need(len(numbers) == 2 and all(type(n) is int and n > 0 for n in numbers), 'the sizes are no numbers')
+    _check_files(m['files'])
     return m
+
+def _check_files(files:dict):
+    _need(set(_files[:2]) <= set(files) <= set(_files), f"the manifest lists {sorted(files)}")
+    for name, f in files.items():
+        is_described = _has_form(f, dict(bytes=int, sha256=str)) and f['bytes'] >= 0
+        _need(is_described, f"the manifest says nothing sensible of {name}")
 
 def _vocab(data:bytes, n:list) -> tuple:
     "The two vocabularies, if they are such"
     o = _json(data, 'vocab.json')
-    _need(isinstance(o, dict) and o.keys() == {'users', 'items'} and all(type(v) is list for v in o.values()), 'vocab.json is no pair of lists')
-    for what, size in zip(('users', 'items'), n):
-        v = o[what]
-        _need(len(v) == size, f"there are {len(v)} names of {what}, and the manifest says {size}")
-        _need(v[:1] == ['#na#'] and all(type(k) in (str, int, float, bool) for k in v) and len(set(v)) == len(v), f"the names of {what} are no vocabulary")
+    _need(_has_form(o, dict(users=list, items=list)), 'vocab.json is no pair of lists')
+    for (what, names), size in zip((('users', o['users']), ('items', o['items'])), n):
+        _need(len(names) == size, f"there are {len(names)} names of {what}, and the manifest says {size}")
+        _need(_is_vocab(names), f"the names of {what} are no vocabulary")
     return o['users'], o['items']
+
+def _is_vocab(names:list) -> bool:
+    kinds = all(type(name) in (str, int, float, bool) for name in names)
+    return names[:1] == ['#na#'] and kinds and len(set(names)) == len(names)
 
 # %% ../nbs/package/14_saving.ipynb #e0809c7c
 def _tensors(data:bytes, name:str) -> dict:
@@ -185,13 +251,14 @@ def _tensors(data:bytes, name:str) -> dict:
     with _refusing(f"{name} is not a safetensors file"): return tensors_from_bytes(data)
 
 def _compare(got:dict, want:dict, name:str):
-    """Refuse tensors that are not exactly those that are wanted, {name.
-
-    (shape, type)} with None for any shape, and such as hold no numbers to reckon with"""
+    """Refuse tensors that are not exactly those that are wanted, {name: (shape or None for any, type)}, and
+    such as hold no numbers to reckon with"""
     _need(got.keys() == want.keys(), f"{name} holds {sorted(got)[:8]} and should hold {sorted(want)[:8]}")
     for k, (shape, dtype) in want.items():
-        _need(got[k].dtype == dtype and (shape is None or got[k].shape == shape), f"{k} in {name} is {tuple(got[k].shape)} of {got[k].dtype} and should be {'' if shape is None else tuple(shape)} of {dtype}")
-        _need(not _wild(got[k]), f"{k} in {name} holds NaN, infinity or numbers beyond 1e12")
+        t, right = got[k], '' if shape is None else tuple(shape)
+        _need(t.dtype == dtype and shape in (None, t.shape),
+              f"{k} in {name} is {tuple(t.shape)} of {t.dtype} and should be {right} of {dtype}")
+        _need(is_sound(t), f"{k} in {name} holds NaN, infinity or numbers beyond 1e12")
 
 def _length(o) -> int:
     """How many entries the lists in a kind's arguments have, names of labels not counted.
@@ -200,42 +267,78 @@ def _length(o) -> int:
     if isinstance(o, dict): return sum(_length(v) for k, v in o.items() if k != 'vocab')
     return len(o) + sum(map(_length, o)) if isinstance(o, list) else 0
 
-def _rebuilt(kind:str, args:dict, n:list, data:bytes):
+def _made(kind:str, args:dict, n:list, n_tensors:int):
+    "A model of the kind, without numbers; nothing large is allocated"
+    with _refusing(f"no model of the kind {kind!r} can be made as the manifest says"):
+        few = _length(args) <= 64 + 8*n_tensors
+        _need(few, f"the manifest asks for more parts than the {n_tensors} tensors in the file could be")
+        model = rebuild(kind, args, 'meta')
+        _need(kind_of(model) == (kind, args), f"{kind!r} does not say of itself what the manifest says")
+        found = list(sizes(model))
+        _need(found == n, f"the model is for {found} users and items, the vocabularies have {n}")
+    return model
+
+def _with_histories(state:dict, model, rated:History) -> dict:
+    "The tensors of the model's histories, which are not written twice, from the ratings"
+    if rated is None: return state
+    trained = rated.trained_part()
+    paths = [path for path, m in model.named_modules() if isinstance(m, History)]
+    missing = [p for p in paths if not {f'{p}.start', f'{p}.items'} & set(state)]
+    return state | {f'{p}.{name}': getattr(trained, name) for p in missing for name in ('start', 'items')}
+
+def _rebuilt(kind:str, args:dict, n:list, data:bytes, rated:History):
     """A model of the kind with the numbers in `data`.
 
     Nothing is allocated before the shapes have been compared"""
     state = _tensors(data, 'model.safetensors')
-    with _refusing(f"no model of the kind {kind!r} can be made as the manifest says"):
-        _need(_length(args) <= 64 + 8*len(state), f"the manifest asks for a model of more parts than the {len(state)} tensors in the file could be")
-        model = rebuild(kind, args, 'meta')
-        _need(kind_of(model) == (kind, args), f"the arguments of {kind!r} are not what such a model says of itself")
-        _need(list(sizes(model)) == n, f"the model is for {list(sizes(model))} users and items, the vocabularies have {n}")
-    _compare(state, {k: (v.shape, v.dtype) for k, v in model.state_dict().items()}, 'model.safetensors')
+    model = _made(kind, args, n, len(state))
+    state = _with_histories(state, model, rated)
+    _compare(state, _forms(model.state_dict()), 'model.safetensors')
     with _refusing('the numbers do not fit the model'):
-        for k, bound in index_bounds(model).items():
-            v = state[k]
-            _need(bool((v >= 0).all() and (v < torch.as_tensor(bound)).all()), f"{k} in model.safetensors holds indices that are out of bounds")
+        for name, bound in index_bounds(model).items(): _check_indices(name, state[name], bound)
         model.load_state_dict(state, assign=True)
-        _need(not any(t.is_meta for t in (*model.parameters(), *model.buffers())), 'the model has numbers that are not in the file')
-        model.eval()
-        around = y_range_of(model)
-        _need(around is None or len(around) == 2 and all(type(v) in (int, float) for v in around) and around[0] < around[1], f"the model's range is {around}")
-        for u, i in ((torch.arange(n[0]), 0), (0, torch.arange(n[1]))): _need(bool(score(model, u, i).isfinite().all()), 'the model gives no finite ratings')
+        numbers = (*model.parameters(), *model.buffers())
+        _need(not any(t.is_meta for t in numbers), 'the model has numbers that are not in the file')
+        _check_scores(model.eval(), *n)
     return model
+
+def _check_indices(name:str, t:Tensor, bound):
+    inside = bool((t >= 0).all() and (t < torch.as_tensor(bound)).all())
+    _need(inside, f"{name} in model.safetensors holds indices that are out of bounds")
+
+def _check_scores(model, n_users:int, n_items:int):
+    "Refuse a range that is none, and a model that does not give finite ratings"
+    y_range = y_range_of(model)
+    _need(y_range is None or _is_range(y_range), f"the model's range is {y_range}")
+    for u, i in ((torch.arange(n_users), 0), (0, torch.arange(n_items))):
+        _need(bool(score(model, u, i).isfinite().all()), 'the model gives no finite ratings')
+
+def _is_range(o) -> bool: return len(o) == 2 and all(type(v) in (int, float) for v in o) and o[0] < o[1]
 
 def _rated(data:bytes, n:list, low, high) -> History:
     "Who rated what, if it is in order"
-    t = _tensors(data, 'ratings.safetensors')
-    _compare(t, {k: (None, d) for k, d in _rated_types.items()}, 'ratings.safetensors')
-    start, items, ratings = t['start'], t['items'], t['ratings']
-    _need(all(v.ndim == 1 for v in t.values()) and len(start) == n[0] + 1 and len(items) == len(ratings) == len(t['trained']) > 0, 'ratings.safetensors: the lengths do not fit')
-    _need(start[0] == start[1] == 0 and start[-1] == len(items) and bool((start.diff() >= 0).all()), 'ratings.safetensors: the rows of the users are not in order')
-    _need(bool((items > 0).all() and (items < n[1]).all()), 'ratings.safetensors: items out of bounds')
-    rows = torch.ones(len(items), dtype=torch.bool)
-    rows[start[start < len(items)]] = False                                                  # first rows of users
-    _need(bool((items[1:] > items[:-1])[rows[1:]].all()), 'ratings.safetensors: the items of a user are not in order')
-    _need([ratings.min().item(), ratings.max().item()] == [low, high], 'ratings.safetensors: the ratings have another range than the manifest says')
-    return History.from_state(t, *n)
+    name = 'ratings.safetensors'
+    tensors = _tensors(data, name)
+    _compare(tensors, {k: (None, dtype) for k, dtype in _rated_types.items()}, name)
+    start, items, ratings, trained = (tensors[k] for k in _rated_types)
+    lengths = len(start) == n[0] + 1 and len(items) == len(ratings) == len(trained) > 0
+    _need(all(t.ndim == 1 for t in tensors.values()) and lengths, f"{name}: the lengths do not fit")
+    _need(_begins_well(start, len(items)), f"{name}: the rows of the users are not in order")
+    _need(bool((items > 0).all() and (items < n[1]).all()), f"{name}: items out of bounds")
+    _need(_rises(start, items), f"{name}: the items of a user are not in order")
+    same_range = [ratings.min().item(), ratings.max().item()] == [low, high]
+    _need(same_range, f"{name}: the ratings have another range than the manifest says")
+    return History.from_state(tensors, *n)
+
+def _begins_well(start, n:int) -> bool:
+    "Whether these can be the rows where each user begins, with none for `#na#`"
+    return bool(start[0] == start[1] == 0 and start[-1] == n and (start.diff() >= 0).all())
+
+def _rises(start, items) -> bool:
+    "Whether each user's items are in order, without a repetition"
+    rises = items[1:] > items[:-1]
+    rises[start[(start > 0) & (start < len(items))] - 1] = True                   # where a user begins
+    return bool(rises.all())
 
 # %% ../nbs/package/14_saving.ipynb #1b6b6aaa
 def load_recommender(
@@ -250,21 +353,32 @@ def load_recommender(
 
     Sums, sizes, shapes and vocabularies are checked against each other before a model is made; whatever does
     not fit is a `BadFolder`. A sum proves that nothing was damaged, not who wrote it. The kind of the model
-    must be registered: import the module that does so."""
+    must be known: import the module that defines it, if it is one of your own."""
     folder = Path(folder)
     try: names = sorted(p.name for p in folder.iterdir())
     except OSError as e: raise BadFolder(f"{folder}: {e.strerror or e}") from None
-    try:
-        _need('manifest.json' in names, 'there is no manifest.json: this is not a saved recommender')
-        m = _manifest(_read(folder, 'manifest.json', _limits['manifest.json']))
-        _need(names == sorted(['manifest.json', *m['files']]), f"the folder should hold {', '.join(sorted(['manifest.json', *m['files']]))}, and holds {', '.join(names[:8])}")
-        data = {}
-        for name, f in m['files'].items():
-            data[name] = _read(folder, name, min(max_bytes, _limits.get(name, max_bytes)), f['bytes'])
-            _need(_sha(data[name]) == f['sha256'], f"{name} is damaged or was exchanged: its SHA-256 is not that of the manifest")
-        users, items = _vocab(data['vocab.json'], m['sizes'])
-        rated = _rated(data.pop('ratings.safetensors'), m['sizes'], *(m['rating_range'] if len(m['rating_range']) == 2 else [None]*2)) if 'ratings.safetensors' in data else None
-        model = _rebuilt(m['kind'], m['args'], m['sizes'], data.pop('model.safetensors')).to(device)                       # a device that is not there is no fault of the folder
-        c = m['columns']
-        with _refusing('the numbers do not fit'): return cls(model, {c['user']: users, c['item']: items}, rated, c['rating'])
+    try: return _loaded(folder, names, device, max_bytes, cls)
     except BadFolder as e: raise BadFolder(f"{folder.name}: {e}") from None
+
+def _loaded(folder:Path, names:list, device, max_bytes:int, cls) -> Recommender:
+    _need('manifest.json' in names, 'there is no manifest.json: this is not a saved recommender')
+    m = _manifest(_read(folder, 'manifest.json', _limits['manifest.json']))
+    wanted = sorted(['manifest.json', *m['files']])
+    _need(names == wanted, f"the folder should hold {', '.join(wanted)}, and holds {', '.join(names[:8])}")
+    data = {name: _read_summed(folder, name, max_bytes, **f) for name, f in m['files'].items()}
+    users, items = _vocab(data['vocab.json'], m['sizes'])
+    rated = None
+    if 'ratings.safetensors' in data:
+        low, high = m['rating_range'] if len(m['rating_range']) == 2 else (None, None)
+        rated = _rated(data.pop('ratings.safetensors'), m['sizes'], low, high)
+    model = _rebuilt(m['kind'], m['args'], m['sizes'], data.pop('model.safetensors'), rated)
+    model = model.to(device)                        # a device that is not there is no fault of the folder
+    columns = m['columns']
+    with _refusing('the numbers do not fit'):
+        return cls(model, {columns['user']: users, columns['item']: items}, rated, columns['rating'])
+
+def _read_summed(folder:Path, name:str, max_bytes:int, bytes:int, sha256:str) -> bytes:
+    "A file of the folder, if it is the one of which the manifest speaks"
+    data = _read(folder, name, min(max_bytes, _limits.get(name, max_bytes)), bytes)
+    _need(_sha(data) == sha256, f"{name} is damaged or was exchanged: its SHA-256 is another")
+    return data

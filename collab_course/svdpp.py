@@ -12,7 +12,6 @@ from fastai.tabular.all import *
 from .errors import *
 from .history import *
 from .interface import *
-from .interface import _kept_arguments
 from .training import *
 from .labels import *
 
@@ -46,7 +45,7 @@ def neighbours_matrix(
     return _csr(row, col, value, n), _csr(col, row, value, n)
 
 # %% ../nbs/09_who_rated_what.ipynb #cc6430e3
-class SVDpp(DotProductLabels):
+class SVDpp(WithHistory, DotProductLabels):
     """`DotProductLabels` plus who rated what.
 
     A user gets |N(u)|^−½ Σ y_j over the items rated, an item |R(i)|^−½ Σ z_v.
@@ -65,17 +64,7 @@ class SVDpp(DotProductLabels):
         super().__init__(n_users, n_items, n_factors, y_range, labels)
         self.implicit = Embedding(n_users + n_items, n_factors + 1)   # z of users, y of items; bias last
         self.set_pairs(pairs)
-
-    def set_pairs(self, pairs): self.history, self._kept = as_history(pairs, self.n_users, self.n_items), None
-
-    @property
-    def pairs(self) -> Tensor: return self.history.pairs
-
-    def arguments(self): return _kept_arguments(self, pairs=len(self.history))
-
-    @classmethod
-    def from_arguments(cls, n_users, n_items, pairs, **rest):
-        return cls(n_users, n_items, pairs=History.empty(pairs, n_users, n_items), **rest)
+        self._kept = None                                             # of `neighbours`
 
     def neighbours(self) -> tuple:
         "The matrices of `neighbours_matrix`, made when needed and whenever the history has changed"

@@ -17,6 +17,7 @@ from collab_course.training import recipes
 from collab_course.history import *
 from collab_course.evaluation import *
 from collab_course.ranking import *
+from collab_course.recommendation import Recommender
 from collab_course.data import read_interactions
 
 INF = float('inf')
@@ -409,15 +410,34 @@ def test_two_tastes(name):
         assert learn.recorder.values[-1][2] == pytest.approx(1.)
     got = ranking_metrics(m, dls, k=5)
     assert got['recall'] == got['nDCG'] == got['precision'] == 1. and got['users'] == 30
-    lists = top_n(m, dls, [3, 8], 5)
-    assert (lists.item % 2 == lists.user % 2).all() and lists['rank'].tolist() == [1, 2, 3, 4, 5]*2
-    new = top_n_for(m, dls, [0, 2, 4, 6], 10)                                              # somebody new, with four items
-    assert (new.item % 2 == 0).all() and not new.item.isin([0, 2, 4, 6]).any()
-    rated = DotProduct(dls.n_users, dls.n_items, 3)
-    with pytest.raises(NotInModel, match='somebody new needs'): top_n_for(rated, dls, [0])
-    for bad, words in ((lambda: top_n(m, dls, [3, 99]), '1 of 2 users are not known, such as 99'), (lambda: top_n(m, dls, []), 'no user'), (lambda: top_n(m, dls, '#na#'), 'not known'),
-                       (lambda: top_n_for(m, dls, 'x'), "'x'")):
-        with pytest.raises(DataError, match=words): bad()
+    rec = Recommender.from_learner(Learner(dls, m, loss_func=softmax_loss), seen='train')
+    lists = rec.recommend([3, 8], 5)
+    assert (lists.item % 2 == lists.user % 2).all() and lists.user.tolist() == [3]*5 + [8]*5
+    assert lists.groupby('user').score.apply(lambda s: s.is_monotonic_decreasing).all()
+    new = rec.recommend_new([0, 2, 4, 6], 10)                                              # somebody new, with four items
+    assert (new.item % 2 == 0).all() and not new.item.isin([0, 2, 4, 6]).any() and list(new) == ['item', 'score']
+    assert rec.recommend_new({0: 1, 2: 1, 4: 1, 6: 1}, 10).equals(new)                     # stars are not asked for, and not used
+    rated = Recommender.from_learner(Learner(dls, DotProduct(dls.n_users, dls.n_items, 3), loss_func=softmax_loss))
+    with pytest.raises(DataError, match='ratings are {title: rating} or pairs'): rated.recommend_new([0])
+    for ask, words in ((lambda: rec.recommend([3, 99]), 'no user is 99'), (lambda: rec.recommend('#na#'), 'no name'),
+                       (lambda: rec.recommend_new('x'), "no item is 'x'")):
+        with pytest.raises(UnknownName, match=words): ask()
+    with pytest.raises(NotInModel, match='cannot take in'): rec.fold_in([0, 2])
+    with pytest.raises(NotInModel, match='not trained on ratings'): rec.update(rows.assign(rating=1.))
+
+
+@pytest.mark.parametrize('name', RANKERS)
+def test_a_ranker_is_saved_and_its_history_once(name, tmp_path):
+    from safetensors.torch import load_file
+    rows = pd.DataFrame([(u, i) for u in range(30) for i in range(40) if u % 2 == i % 2 and (u + i) % 3], columns=['user', 'item'])
+    dls = HistoryDataLoaders.from_df(rows, valid_pct=.2, seed=0, bs=8)
+    set_seed(0)
+    rec = Recommender.from_learner(Learner(dls, RANKERS[name](dls.n_users, dls.n_items, dls.train_ds.x), loss_func=softmax_loss))
+    rec.save(tmp_path/'r')
+    assert not [k for k in load_file(tmp_path/'r'/'model.safetensors') if k.startswith('history')]
+    again = Recommender.load(tmp_path/'r')
+    assert again.recommend(None, 7).equals(rec.recommend(None, 7)) and again.recommend_new([0, 2], 7).equals(rec.recommend_new([0, 2], 7))
+    assert torch.equal(again.model.history.pairs, rec.model.history.pairs) and type(again.model) is type(rec.model)
 
 
 def test_softmax_loss():
@@ -480,7 +500,6 @@ def test_what_cannot_be_found():
     with pytest.raises(DataError, match='nothing to find'): ranking_metrics(lambda u: torch.ones(len(u), dls.n_items), HistoryDataLoaders.from_df(rows, valid_idx=[4], bs=2))
     with pytest.raises(ValueError, match=r'must be \(users, n_items\)'): ranking_metrics(lambda u: torch.ones(len(u), 3), dls)
     with pytest.raises(ValueError, match='NaN'): ranking_metrics(lambda u: torch.full((len(u), dls.n_items), float('nan')), dls)
-    with pytest.raises(ValueError, match=r'must be \(users, n_items\)'): top_n(lambda u: torch.ones(len(u), 3), dls, 'a')
     with pytest.raises(NotInModel, match='a Linear does not say how many items it has; give a model of this course or a function'): ranking_metrics(nn.Linear(2, 2), dls)
     with pytest.raises(NotInModel): ranking_metrics(3, dls)
 

@@ -104,9 +104,9 @@ def test_from_learner_leaves_the_model_alone(learn):
 def test_memory_is_a_block():
     rec = tiny()
     sizes_seen = []
-    whole = list(rec.top(n=2, exclude_seen=False))
+    whole = list(rec.recommend_blocks(n=2, exclude_seen=False))
     for block in (1, 3, 5, 6, 100):
-        parts = list(rec.top(n=2, exclude_seen=False, block=block))
+        parts = list(rec.recommend_blocks(n=2, exclude_seen=False, block=block))
         assert max(len(u)*3 for u, *_ in parts) <= max(block, 3)
         sizes_seen.append(len(parts))
         for k in range(3): assert torch.equal(torch.cat([p[k] for p in parts]), torch.cat([p[k] for p in whole]))
@@ -197,7 +197,7 @@ def peak():
     try: return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1])/2**10
     except OSError: return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**(20 if sys.platform == 'darwin' else 10)
 before = peak()
-print(sum(len(users) for users, *_ in rec.top(n=10, block=2**22)), peak() - before)
+print(sum(len(users) for users, *_ in rec.recommend_blocks(n=10, block=2**22)), peak() - before)
 """
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
@@ -222,7 +222,7 @@ def test_choosing_and_asking_wrongly():
         with pytest.raises(ValueError, match='n must be'): rec.recommend_new({}, n)
     with pytest.raises(DataError, match="title.*missing"): rec.predict(pd.DataFrame(dict(user=['a'])))
     for users, items in (([0], None), ([9], None), (None, [0]), (None, [4])):
-        with pytest.raises(IndexError): list(rec.top(users, 1, items=items))
+        with pytest.raises(IndexError): list(rec.recommend_blocks(users, 1, items=items))
 
 
 def test_what_does_not_belong_together():
@@ -303,7 +303,7 @@ def test_nothing_gives_the_popular():
 @pytest.mark.parametrize('ratings, words', [({'x': float('nan')}, 'not a finite number'), ({'x': 'five'}, 'not a finite number'), ({'x': 9}, 'ratings here go from 1 to 5'), ({'x': True}, 'not a finite'),
                                             (['x'], 'pairs'), ([('x', 5, 3)], 'pairs'), ({'x': [5]}, 'not a finite'),
                                             ({'x': 3+1j}, 'not a finite'), ({'x': b'5'}, 'not a finite'), ({'x': np.bool_(True)}, 'not a finite'), ({'x': np.nan}, 'not a finite'), ({'x': 10**400}, 'not a finite'), ({'x': -np.inf}, 'not a finite'),
-                                            (pd.DataFrame(dict(title=['x'], rating=[5])), 'not a DataFrame')])
+                                            (pd.DataFrame(dict(title=['x'], rating=[5])), 'no DataFrame')])
 def test_unusable_new_ratings(ratings, words):
     with pytest.raises(DataError, match=words): tiny().recommend_new(ratings)
 
@@ -473,6 +473,28 @@ def test_manifests_that_are_none(text, tmp_path):
     tiny().save(tmp_path/'r')
     (tmp_path/'r'/'manifest.json').write_text(text, encoding='utf-8')
     with pytest.raises(BadFolder): Recommender.load(tmp_path/'r')
+
+
+def test_training_pairs_are_held_once(tmp_path):
+    "In the folder always; in memory where all that is rated was trained on"
+    from safetensors.torch import load_file
+    for seen, shared in (('train', True), ('all', False)):
+        rec = Recommender.from_learner(trained(MODELS['ensemble'], 1), seen=seen)
+        rec.save(tmp_path/seen)
+        assert not [k for k in load_file(tmp_path/seen/'model.safetensors') if 'history' in k]
+        again = Recommender.load(tmp_path/seen)
+        own = again.model.models[1].history
+        assert torch.equal(own.pairs, rec.model.models[1].history.pairs) and again.recommend(None, 5).equals(rec.recommend(None, 5))
+        assert (own.items.data_ptr() == again.rated.items.data_ptr()) == shared
+        assert torch.equal(own.pairs, again.rated.pairs[again.rated.trained])
+    other = tiny(SVDpp(4, 4, 2, R, torch.tensor([[1, 1], [2, 3]])))                                        # trained on other pairs than those rated
+    other.save(tmp_path/'other')
+    assert {'history.start', 'history.items'} <= set(load_file(tmp_path/'other'/'model.safetensors'))
+    assert Recommender.load(tmp_path/'other').model.pairs.tolist() == [[1, 1], [2, 3]]
+    files = json.loads((tmp_path/'train'/'manifest.json').read_text())['files']
+    (tmp_path/'train'/'ratings.safetensors').unlink()                                                      # without the ratings there is no model
+    resum(tmp_path/'train', files={k: v for k, v in files.items() if k != 'ratings.safetensors'})
+    with pytest.raises(BadFolder, match='should hold'): Recommender.load(tmp_path/'train')
 
 
 def test_forged_tensors(tmp_path):
