@@ -22,6 +22,7 @@ from .interface import *
 from .history import *
 from .training import *
 from .interpretation import *
+from .titles import *
 
 # %% ../nbs/package/13_recommendation.ipynb #17e29bca
 class Recommender:
@@ -430,7 +431,7 @@ def _with_slope(z, y_range) -> tuple: # (n,) ratings, (n,) their derivatives
 # %% ../nbs/package/13_recommendation.ipynb #b4ca62a5
 @patch
 def fold_in(self:Recommender,
-    ratings,          # {title: rating}, a Series of that kind, or (title, rating) pairs; titles may repeat
+    ratings,          # {title: rating}, a Series of that kind, (title, rating) pairs, or a table to `match`
     labels:dict=None  # {name of a label set: the user's labels}; what is not given counts as the average
 ) -> tuple: # (n_factors,) factors and the bias, float64, on the CPU
     """Factors and bias of somebody the model never saw, with those of the items held fixed.
@@ -458,14 +459,40 @@ def _solved(self:Recommender, rated, ratings, labels) -> tuple: # (n_factors,), 
 @patch
 def _new_ratings(self:Recommender, ratings) -> tuple: # (n,) int64, (n,) float64
     "What a new user rated, checked; a model that ranks needs the titles alone"
-    if isinstance(ratings, pd.DataFrame):
-        raise DataError('ratings are {title: rating}, no DataFrame: dict(zip(df.title, df.rating))')
     if isinstance(ratings, str): ratings = [ratings]
-    pairs = list(ratings.items() if hasattr(ratings, 'items') else ratings)
+    if isinstance(ratings, pd.DataFrame): pairs = self._matched_pairs(ratings)
+    else: pairs = list(ratings.items() if hasattr(ratings, 'items') else ratings)
     if self.ranks: pairs = [p if isinstance(p, (tuple, list)) else (p, 1.) for p in pairs]
     for pair in pairs: self._check_rating(pair)
     titles = [self._index(title, self.item_name) for title, _ in pairs]
     return torch.tensor(titles, dtype=torch.long), torch.tensor([float(r) for _, r in pairs]).double()
+
+@patch
+def match(self:Recommender,
+    table:pd.DataFrame # One person's ratings: a Letterboxd, Goodreads or IMDb export, or titles and stars
+) -> pd.DataFrame: # `item` and `rating` as they are there; `match`, the title here or None; `rescaled`
+    """Whose title is which, and what a rating of another scale is on the model's.
+
+    Raises `DataError` as `read_ratings` does."""
+    named = {self.item_name: 'item', self.rating_name: 'rating'}
+    if set(named) <= set(table): mine = table[list(named)].rename(columns=named)
+    else: mine = read_ratings(table)[['item', 'rating']]
+    known = TitleIndex(self.items)
+    numbers = finite_ratings(mine.rating).to_numpy()
+    stars = numbers if self.ranks or self.rated is None else rescaled(numbers, self.rating_range)
+    found = pd.Series([known.find(title) for title in mine['item']], index=mine.index, dtype=object)
+    return mine.assign(match=found, rescaled=stars)
+
+@patch
+def _matched_pairs(self:Recommender, table) -> list:
+    "The pairs of a table, with a warning that says what was not found"
+    mine = self.match(table)
+    found = mine.match.notna()
+    missing = mine['item'][~found].tolist()
+    if not found.any(): raise DataError(f"none of {len(mine)} titles is known, such as {missing[0]!r}")
+    some = ', '.join(map(repr, missing[:5])) + (', …' if len(missing) > 5 else '')
+    if missing: warn(f"{found.sum()} of {len(mine)} titles are known; not {some}")
+    return list(zip(mine.match[found], mine.rescaled[found]))
 
 @patch
 def _check_rating(self:Recommender, pair):
@@ -505,7 +532,7 @@ def _ranked_new(self:Recommender, rated) -> Tensor: # (n_items,)
 
 @patch
 def recommend_new(self:Recommender,
-    ratings,           # {title: rating}, a Series of that kind, or (title, rating) pairs; empty for nothing
+    ratings,           # {title: rating}, a Series of that kind, (title, rating) pairs, or a table for `match`
     n:int=10,          # How many items
     exclude_seen:bool=True, # Leave out what was rated
     items=None,        # Titles to choose from; all if None
@@ -514,7 +541,8 @@ def recommend_new(self:Recommender,
     """The items that somebody whom the model never saw would rate best.
 
     A model that ranks needs no stars: a list of titles is enough. If nothing was rated and there are no
-    labels, the list is what most people rated, with the mean of their ratings.
+    labels, the list is what most people rated, with the mean of their ratings. Titles in a table may be
+    spelled otherwise than here, and its stars may be of another scale; a warning says what was not found.
 
     Raises what `fold_in` raises."""
     whole_number(n)
@@ -622,10 +650,21 @@ def _later_rows(self:Recommender, ratings, wider:bool) -> tuple: # (n, 2), (n,),
     "Ratings that came later as indices, and the vocabularies with the new names at the end"
     names = [self.user_name, self.item_name, self.rating_name]
     new = read_ratings(ratings, *(names if set(names) <= set(ratings) else [None]*3))
+    self._check_sides(new)
     new = new.rename(columns=dict(zip(('user', 'item', 'rating'), names)))
     classes = {column: _extended(column, vocab, new[column]) for column, vocab in self.classes.items()}
     self._check_reach(new[self.rating_name], wider)
     return *_encode(new, classes, self.rating_name), classes
+
+@patch
+def _check_sides(self:Recommender, new:pd.DataFrame):
+    "Raise `DataError` where what was taken for users are items, and the other way round"
+    def known(role, vocab): return new[role].isin(vocab[1:]).mean()
+    crossed = known('user', self.items) + known('item', self.users)
+    if crossed <= known('user', self.users) + known('item', self.items): return
+    raise DataError(f"the column taken for the {self.user_name} holds what the model knows as "
+                    f"{self.item_name}, such as {new.user.iloc[0]!r}: "
+                    f"name the columns {[*self.classes, self.rating_name]}")
 
 def _extended(column:str, vocab:list, names:pd.Series) -> list:
     "A vocabulary with new names at its end, in order; a `DataError` where they are of another kind"

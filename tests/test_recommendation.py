@@ -302,10 +302,30 @@ def test_nothing_gives_the_popular():
 
 @pytest.mark.parametrize('ratings, words', [({'x': float('nan')}, 'not a finite number'), ({'x': 'five'}, 'not a finite number'), ({'x': 9}, 'ratings here go from 1 to 5'), ({'x': True}, 'not a finite'),
                                             (['x'], 'pairs'), ([('x', 5, 3)], 'pairs'), ({'x': [5]}, 'not a finite'),
-                                            ({'x': 3+1j}, 'not a finite'), ({'x': b'5'}, 'not a finite'), ({'x': np.bool_(True)}, 'not a finite'), ({'x': np.nan}, 'not a finite'), ({'x': 10**400}, 'not a finite'), ({'x': -np.inf}, 'not a finite'),
-                                            (pd.DataFrame(dict(title=['x'], rating=[5])), 'no DataFrame')])
+                                            ({'x': 3+1j}, 'not a finite'), ({'x': b'5'}, 'not a finite'), ({'x': np.bool_(True)}, 'not a finite'), ({'x': np.nan}, 'not a finite'), ({'x': 10**400}, 'not a finite'), ({'x': -np.inf}, 'not a finite')])
 def test_unusable_new_ratings(ratings, words):
     with pytest.raises(DataError, match=words): tiny().recommend_new(ratings)
+
+
+def test_a_table_of_ones_own():
+    "Other spellings, another scale, a film that is not known"
+    x = torch.tensor([[1, 1], [1, 2], [2, 2], [3, 3], [3, 1]])
+    titles = ['#na#', 'Matrix, The (1999)', 'Heat (1995)', 'Alien (1979)']
+    torch.manual_seed(0)
+    rec = Recommender(DotProductBias(4, 4, 2, R), {'user': ['#na#', 'a', 'b', 'c'], 'title': titles}, History(x, 4, 4, torch.tensor([1., 5, 3, 4, 2])))
+    mine = pd.DataFrame(dict(title=['The Matrix (1999)', 'heat', 'Cats (2019)'], rating=[10., 1, 4]))
+    matched = rec.match(mine)
+    assert matched.match.tolist() == ['Matrix, The (1999)', 'Heat (1995)', None] and matched.rescaled.tolist() == pytest.approx([5, 1, 1 + 4/3])
+    with pytest.warns(UserWarning, match=r"2 of 3 titles are known; not 'Cats \(2019\)'"): got = rec.recommend_new(mine, exclude_seen=False)
+    assert got.equals(rec.recommend_new({'Matrix, The (1999)': 5, 'Heat (1995)': 1}, exclude_seen=False))
+    with pytest.raises(DataError, match="none of 1 titles is known, such as 'Cats'"): rec.recommend_new(pd.DataFrame(dict(title=['Cats'], rating=[3])))
+
+
+def test_later_ratings_with_users_and_items_exchanged():
+    rec = tiny()
+    for columns in (['film', 'who', 'stars'], ['a', 'b', 'c']):
+        with pytest.raises(DataError, match="the column taken for the user holds what the model knows as title, such as 'x'"):
+            rec.update(pd.DataFrame([('x', 'a', 4.), ('y', 'b', 3.)], columns=columns))
 
 
 def test_ratings_of_numpy_and_pandas():
