@@ -7,6 +7,8 @@ __all__ = ['keras_phases', 'keras_embedding', 'KerasStyleDotProduct', 'KerasStyl
            'WholeMatrixL2', 'KerasAdam', 'keras_learner', 'fit_phases']
 
 # %% ../nbs/07_keras_lesson.ipynb #897387a8
+from numbers import Integral, Real
+
 from fastai.collab import *
 from fastai.tabular.all import *
 from fastai.callback.fp16 import MixedPrecision
@@ -34,10 +36,8 @@ class KerasStyleDotProduct(Module):
         n_items:int,     # Rows of the item embedding, `#na#` included
         n_factors:int=50 # Latent factors of each
     ):
-        self.user_factors, self.item_factors = (
-            keras_embedding(n_users, n_factors),
-            keras_embedding(n_items, n_factors),
-        )
+        self.user_factors = keras_embedding(n_users, n_factors)
+        self.item_factors = keras_embedding(n_items, n_factors)
         self.n_users, self.n_items, self.n_factors = n_users, n_items, n_factors
 
     def forward(self, x):
@@ -58,8 +58,8 @@ class KerasStyleBias(KerasStyleDotProduct):
         self.user_biases, self.item_biases = keras_embedding(n_users, 1), keras_embedding(n_items, 1)
 
     def forward(self, x):
-        # (batch,)
-        return super().forward(x) + (self.user_biases(x[:, 0]) + self.item_biases(x[:, 1])).squeeze(1)
+        both = self.user_biases(x[:, 0]) + self.item_biases(x[:, 1])                 # (batch, 1)
+        return super().forward(x) + both.squeeze(1)                                  # (batch,)
 
 # %% ../nbs/07_keras_lesson.ipynb #b98079d9
 def keras_dense(
@@ -86,20 +86,23 @@ class KerasStyleNN(Module):
         n_act:int=70,     # Hidden units
         ps:tuple=(.3, .75) # Share of the factors, and of the hidden units, that is dropped in training
     ):
-        self.user_factors, self.item_factors = (
-            keras_embedding(n_users, n_factors),
-            keras_embedding(n_items, n_factors),
-        )
-        self.layers = nn.Sequential(
-            nn.Dropout(ps[0]), keras_dense(2 * n_factors, n_act), nn.ReLU(), nn.Dropout(ps[1]), keras_dense(n_act, 1)
-        )
-        self.n_users, self.n_items, self.n_factors, self.n_act, self.ps = n_users, n_items, n_factors, n_act, tuple(ps)
+        self.user_factors = keras_embedding(n_users, n_factors)
+        self.item_factors = keras_embedding(n_items, n_factors)
+        hidden, last = keras_dense(2*n_factors, n_act), keras_dense(n_act, 1)
+        self.layers = nn.Sequential(nn.Dropout(ps[0]), hidden, nn.ReLU(), nn.Dropout(ps[1]), last)
+        self.n_users, self.n_items, self.n_factors = n_users, n_items, n_factors
+        self.n_act, self.ps = n_act, tuple(ps)
 
     def forward(self, x):
-        both = torch.cat([self.user_factors(x[:, 0]), self.item_factors(x[:, 1])], dim=1)    # (batch, 2·n_factors)
-        return self.layers(both).squeeze(1)                                                  # (batch,)
+        both = [self.user_factors(x[:, 0]), self.item_factors(x[:, 1])]
+        return self.layers(torch.cat(both, dim=1)).squeeze(1)      # (batch, 2·n_factors) → (batch,)
 
 # %% ../nbs/07_keras_lesson.ipynb #6d44814a
+def _with_columns(model) -> list:
+    "The weights of all embeddings with more than one column: what Keras' lesson penalises"
+    embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    return [m.weight for m in embeddings if m.embedding_dim > 1]
+
 class WholeMatrixL2(Callback):
     """Adds `l2`·ΣW² over whole embedding matrices to what is minimised at every batch, by way of its gradient
     2·`l2`·W.
@@ -113,17 +116,13 @@ class WholeMatrixL2(Callback):
     def __init__(self,
         l2:float=1e-4, # Weight of the penalty
         of=None        # Function: model → the tensors to penalise
-    ): self.l2, self.of, self.penalties = l2, of, []
+    ): self.l2, self.of, self.penalties = l2, of or _with_columns, []
 
     @property
     def weights(self) -> list:
         "The tensors that are penalised"
-        found = (
-            list(self.of(self.model))
-            if self.of
-            else [m.weight for m in self.model.modules() if isinstance(m, nn.Embedding) and m.embedding_dim > 1]
-        )
-        if not found: raise ValueError(f"{type(self.model).__name__} has no embedding with more than one column; say by `of` what to penalise")
+        found = list(self.of(self.model))
+        if not found: raise ValueError(f"{type(self.model).__name__}: say by `of` what to penalise")
         return found
 
     def before_fit(self): self.penalised = self.weights
@@ -153,71 +152,63 @@ def KerasAdam(
     """Adam with Keras' defaults and Keras' place for ε, without weight decay.
 
     Source: Kingma and Ba 2015, the form at the end of section 2."""
-    return Optimizer(
-        params,
-        [partial(average_grad, dampening=True), average_sqr_grad, step_stat, _keras_step],
-        lr=lr,
-        mom=mom,
-        sqr_mom=sqr_mom,
-        eps=eps,
-    )
+    steps = [partial(average_grad, dampening=True), average_sqr_grad, step_stat, _keras_step]
+    return Optimizer(params, steps, lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps)
 
 # %% ../nbs/07_keras_lesson.ipynb #18221cf9
 keras_phases = {
-    'dot product': [(1, 0.001), (3, 0.01), (6, 0.001)],
-    'bias': [(1, 0.001), (6, 0.01), (10, 0.001), (5, 0.001)],
-    'net': [(8, 0.001)],
+    'dot product': [(1, .001), (3, .01), (6, .001)],
+    'bias': [(1, .001), (6, .01), (10, .001), (5, .001)],
+    'net': [(8, .001)],
 }
 
 def keras_learner(
     dls,           # Loaders
     model,         # A model
     l2:float=1e-4, # Weight of the penalty on whole embedding matrices; 0 for none
-    # Function: model → the tensors to penalise; all embeddings with more than one column if None
-    of=None,
+    of=None,       # Function: model → the tensors to penalise; embeddings with several columns if None
     cbs=None,      # Further callbacks
     **kwargs       # Passed to `Learner`
 ) -> Learner:
     """A learner by Keras' rules.
 
     Squared error plus the penalty and `KerasAdam`, which knows no weight decay: a `wd` has no effect."""
-    return Learner(
-        dls,
-        model,
-        **{'loss_func': mse_flat, 'opt_func': KerasAdam, **kwargs},
-        cbs=([WholeMatrixL2(l2, of)] if l2 else []) + L(cbs),
-    )
+    cbs = L(cbs)
+    if l2: cbs = WholeMatrixL2(l2, of) + cbs
+    return Learner(dls, model, **{'loss_func': mse_flat, 'opt_func': KerasAdam, **kwargs}, cbs=cbs)
+
+def _above_zero(value, kind) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and value > 0
+
+def _check_phases(phases):
+    "A `ValueError` unless these are pairs: epochs, learning rate"
+    for phase in phases or [()]:
+        n_epoch, lr = phase if isinstance(phase, (tuple, list)) and len(phase) == 2 else (None, None)
+        if not (_above_zero(n_epoch, Integral) and _above_zero(lr, Real)):
+            raise ValueError(f"a phase is a number of epochs and a rate, such as (3, 0.01); not {phase!r}")
+
+def _fit_phase(learn, n_epoch, lr) -> pd.DataFrame: # A row an epoch; fewer if a callback stopped it
+    "Train at a constant rate"
+    penalty = next((cb for cb in learn.cbs if isinstance(cb, WholeMatrixL2)), None)
+    n_before = len(penalty.penalties) if penalty else 0
+    with learn.no_bar(), learn.no_logging(): learn.fit(int(n_epoch), float(lr))
+    table = pd.DataFrame(map(list, learn.recorder.values)).reindex(columns=[0, 1]).astype(float)
+    table.columns = 'train_mse', 'valid_mse'
+    if penalty: table['penalty'] = penalty.penalties[n_before:][:len(table)]
+    return table
 
 def fit_phases(
-    learn: Learner,  # A learner; one that has been trained goes on from where it is
-    phases,  # Pairs: epochs, learning rate
-# A row an epoch: train_mse (fastai's running mean), valid_mse, and the penalty if there is one; indexed by
-# phase and epoch
-) -> pd.DataFrame:
+    learn:Learner, # A learner; one that has been trained goes on from where it is
+    phases         # Pairs: epochs, learning rate
+) -> pd.DataFrame: # A row an epoch: train_mse, valid_mse, and the penalty if there is one
     """Train phase by phase, each at a constant rate, with the optimiser's state kept throughout.
 
-    Raises `ValueError` for what is no phase."""
-    phases = [tuple(p) if isinstance(p, (tuple, list)) else (p,) for p in phases]
-    for p in phases or [()]:
-        number = [
-            isinstance(v, kind) and not isinstance(v, bool) and v > 0
-            for v, kind in zip(p, ((int, np.integer), (int, float, np.number)))
-        ]
-        if len(p) != 2 or not all(number):
-            raise ValueError(
-                f"a phase is a number of epochs (at least 1) and a learning rate (above 0), such as (3, 0.01); not {p!r}"
-            )
-    rows, index, l2 = [], [], next((cb for cb in learn.cbs if isinstance(cb, WholeMatrixL2)), None)
+    The rows are indexed by phase and epoch; `train_mse` is fastai's running mean. Raises `ValueError` for
+    what is no phase."""
+    phases, tables = list(phases), {}
+    _check_phases(phases)
     for k, (n_epoch, lr) in enumerate(phases, 1):
-        start = len(l2.penalties) if l2 else 0
-        with learn.no_bar(), learn.no_logging():
-            learn.fit(int(n_epoch), float(lr))
-        for j, (train, *valid) in enumerate(
-            learn.recorder.values
-        ):  # fewer than n_epoch if a callback stopped it
-            valid = valid[0] if valid and valid[0] is not None else float('nan')
-            rows.append(
-                dict(train_mse=train, valid_mse=valid) | (dict(penalty=l2.penalties[start + j]) if l2 else {})
-            )
-            index.append((f"{k}: {n_epoch} epoch{'s' if n_epoch > 1 else ''} at {lr:g}", len(index) + 1))
-    return pd.DataFrame(rows, index=pd.MultiIndex.from_tuples(index, names=['phase', 'epoch']))
+        epochs = 'epoch' if n_epoch == 1 else 'epochs'
+        tables[f"{k}: {n_epoch} {epochs} at {lr:g}"] = _fit_phase(learn, n_epoch, lr)
+    table = pd.concat(tables, names=['phase', None]).droplevel(1)
+    return table.set_index(pd.RangeIndex(1, len(table) + 1, name='epoch'), append=True)

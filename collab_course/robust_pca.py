@@ -8,6 +8,7 @@ __all__ = ['shrink', 'threshold_singular_values', 'RobustPCA', 'robust_pca']
 # %% ../nbs/14_robust_pca.ipynb #c605d6f9
 import math, warnings
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,11 @@ def shrink(
     return X - X.clamp(-t, t)
 
 # %% ../nbs/14_robust_pca.ipynb #f15acf2d
+def _threshold_by_svd(X, t):
+    U, s, Vh = torch.linalg.svd(X, full_matrices=False)
+    s = s[s > t]
+    return (U[:, :len(s)]*(s - t))@Vh[:len(s)], s
+
 def threshold_singular_values(
     X:Tensor, # (m, n), floating point
     t:float   # How far towards zero, >= 0
@@ -37,10 +43,8 @@ def threshold_singular_values(
         return L.T, s
     w, V = torch.linalg.eigh(X.T@X)               # (n,) ascending, (n, n)
     s = w.clamp(min=0).sqrt()
-    if t < torch.finfo(X.dtype).eps**.25*s[-1]:   # 1e-4 in float64, 2e-2 in float32
-        U, s, Vh = torch.linalg.svd(X, full_matrices=False)
-        s = s[s > t]
-        return (U[:, :len(s)]*(s - t))@Vh[:len(s)], s
+    smallest = torch.finfo(X.dtype).eps**.25*s[-1]   # 1e-4 of the largest in float64, 2e-2 in float32
+    if t < smallest: return _threshold_by_svd(X, t)
     s, V = s[s > t].flip(0), V[:, s > t].flip(1)  # (r,), (n, r)
     return (X@(V*(1 - t/s)))@V.T, s
 
@@ -48,14 +52,17 @@ def threshold_singular_values(
 class _Pursuit:
     "The rounds of `robust_pca` on M (m, n), float64, m >= n"
     def __init__(self, M, lam, tol, gap_tol):
-        m, n = M.shape
-        self.lam = 1/math.sqrt(m) if lam is None else float(lam)
+        self.lam = 1/math.sqrt(len(M)) if lam is None else float(lam)
         self.tol, self.gap_tol, self.rows, self.over, self.floor = tol, gap_tol, [], {}, 0.
         self.size = float(M.abs().max())
         self.M = M/self.size                                  # so that neither 1e-200 nor 1e+200 does harm
         self.norm = float(self.M.norm())
+        self.start()
+
+    def start(self):
+        "The step μ, where it will be held, and the first S and Y"
         largest = float(torch.linalg.eigvalsh(self.M.T@self.M)[-1].sqrt())
-        self.hold = m*n/(2*float(self.M.abs().sum()))
+        self.hold = self.M.numel()/(2*float(self.M.abs().sum()))
         self.mu = min(1.25/largest, self.hold)
         self.Y = self.M/max(largest, 1/self.lam)              # within both bounds from the start
         self.S = torch.zeros_like(self.M)
@@ -65,7 +72,8 @@ class _Pursuit:
         X = (self.Y/self.mu).add_(self.M).sub_(self.S)
         self.L, values = threshold_singular_values(X, 1/self.mu)
         Y_hat = X.sub_(self.L).mul_(self.mu)                  # its singular values are at most 1
-        T = (self.M - self.L).sub_(self.S).mul_(1.6).add_(self.S).add_(self.Y, alpha=1/self.mu) # over-relaxed
+        T = (self.M - self.L).sub_(self.S).mul_(1.6).add_(self.S)   # over-relaxed
+        T.add_(self.Y, alpha=1/self.mu)
         self.S = shrink(T, self.lam/self.mu)
         self.Y = T.sub_(self.S).mul_(self.mu)                 # its entries are at most lam
         self.gap = self.certificate(values, Y_hat)
@@ -80,38 +88,25 @@ class _Pursuit:
     def judge(self, rank):
         "A row of the history, and what is above its limit: {name: (value, limit)}"
         missing = float((self.M - self.L).sub_(self.S).norm())
-        size_L = float(self.L.norm()) or self.norm
-        self.rows.append((missing/self.norm, rank, int(self.S.count_nonzero()), self.gap, self.mu/self.size))
-        figures = {
-            'residual': (missing / self.norm, self.tol),
-            'residual relative to L': (missing / size_L, self.tol),
-            'gap': (self.gap, self.gap_tol),
-        }
-        self.over = {name: (value, limit) for name, (value, limit) in figures.items() if not value <= limit}
+        residual, of_L = missing/self.norm, missing/(float(self.L.norm()) or self.norm)
+        self.rows.append((residual, rank, int(self.S.count_nonzero()), self.gap, self.mu/self.size))
+        figures = {'residual': (residual, self.tol), 'residual relative to L': (of_L, self.tol),
+                   'gap': (self.gap, self.gap_tol)}
+        self.over = {name: figure for name, figure in figures.items() if not figure[0] <= figure[1]}
 
     def raise_mu(self):
         if self.mu < self.hold: self.mu = min(1.5*self.mu, self.hold)
         elif self.gap < self.gap_tol: self.mu *= 1.2 if self.gap < self.gap_tol/2 else 1.05
 
-def _pursue(
-    M: Tensor,  # (m, n) float64, m >= n
-    lam: float,  # λ; None: 1/√m
-    tol: float,
-    max_iter: int,
-    gap_tol: float,  # As for `robust_pca`
-) -> (
-    tuple
-):  # L and S (m, n); rows of the history; λ; {name: (value, limit)} of what was above its limit at the end
-    "The rounds of `robust_pca`, until nothing is above its limit"
-    if not M.any():
-        return M.clone(), M.clone(), [(0.0, 0, 0, 0.0, math.nan)], lam or 1 / math.sqrt(len(M)), {}
+def _pursue(M, lam, tol, max_iter, gap_tol) -> tuple: # L, S, rows of the history, λ, what is above its limit
+    "The rounds of `robust_pca` on M (m, n), float64, m >= n, until nothing is above its limit"
+    if not M.any(): return M.clone(), M.clone(), [(0., 0, 0, 0., math.nan)], lam or 1/math.sqrt(len(M)), {}
     pursuit = _Pursuit(M, lam, tol, gap_tol)
     for _ in range(max_iter):
         pursuit.one_round()
-        if not pursuit.over:
-            break
+        if not pursuit.over: break
         pursuit.raise_mu()
-    return pursuit.L * pursuit.size, pursuit.S * pursuit.size, pursuit.rows, pursuit.lam, pursuit.over
+    return pursuit.L*pursuit.size, pursuit.S*pursuit.size, pursuit.rows, pursuit.lam, pursuit.over
 
 # %% ../nbs/14_robust_pca.ipynb #09d8a7ee
 @dataclass
@@ -141,24 +136,23 @@ class RobustPCA:
 # %% ../nbs/14_robust_pca.ipynb #e72156fb
 def _unfit(error, what):
     "`error` with what was wrong and what would be right"
-    return error(
-        "robust_pca needs a matrix (m, n) of real numbers, as an array, a tensor, a table or a list of "
-        f"rows; {what}"
-    )
+    return error('robust_pca needs a matrix (m, n) of real numbers, as an array, a tensor, a table or a list '
+                 f'of rows; {what}')
+
+def _from_objects(X, kind): # float64
+    "An array of Python objects, which may be numbers"
+    if X.ndim == 0: raise _unfit(TypeError, kind)
+    if any(isinstance(v, (str, bytes)) for v in X.flat): # float('3') would be a number
+        raise _unfit(TypeError, f'{kind} with entries that are text')
+    try: return X.astype(float)
+    except (TypeError, ValueError) as e:
+        raise _unfit(TypeError, f'{kind} with entries that are no numbers') from e
 
 def _from_array(M) -> Tensor: # float64, a copy
     "Anything that NumPy takes as numbers"
     try: X = np.asarray(M)
     except ValueError as e: raise _unfit(ValueError, 'the rows differ in length') from e
-    kind = f'not {type(M).__name__}'
-    if X.dtype == object:
-        if X.ndim == 0: raise _unfit(TypeError, kind)
-        if any(isinstance(v, (str, bytes)) for v in X.flat): # float('3') would be a number
-            raise _unfit(TypeError, f'{kind} with entries that are text')
-        try:
-            X = X.astype(float)
-        except (TypeError, ValueError) as e:
-            raise _unfit(TypeError, f'{kind} with entries that are no numbers') from e
+    if X.dtype == object: X = _from_objects(X, f'not {type(M).__name__}')
     if X.dtype.kind not in 'iuf': raise _unfit(TypeError, f'not of {X.dtype}')
     return torch.from_numpy(X.astype(np.float64))
 
@@ -175,11 +169,8 @@ def _check_finite(X):
     bad = (~X.isfinite()).nonzero()
     if len(bad):
         row, column = bad[0].tolist()
-        raise _unfit(
-            ValueError,
-            f'{len(bad)} of {X.numel()} entries are NaN or infinite, the first at row {row}, '
-            f'column {column}: fill or drop them first',
-        )
+        raise _unfit(ValueError, f'{len(bad)} of {X.numel()} entries are NaN or infinite, the first at '
+                                 f'row {row}, column {column}: fill or drop them first')
 
 def _as_matrix(M) -> Tensor: # (m, n) float64; on M's device, or on the CPU where the device has no float64
     "`M` for calculating; TypeError or ValueError with what was wrong and what would be right"
@@ -194,12 +185,14 @@ def _as_matrix(M) -> Tensor: # (m, n) float64; on M's device, or on the CPU wher
     return X
 
 # %% ../nbs/14_robust_pca.ipynb #25b97ff1
+def _is_number(value, kind): return isinstance(value, kind) and not isinstance(value, bool)
+
 def _check_options(max_iter, **limits):
     "ValueError for an option that makes no sense"
     for name, value in limits.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:
+        if not _is_number(value, Real) or not 0 < value < math.inf:
             raise ValueError(f"{name} must be a number above 0, not {value!r}")
-    if isinstance(max_iter, bool) or not isinstance(max_iter, (int, np.integer)) or max_iter < 1:
+    if not _is_number(max_iter, Integral) or max_iter < 1:
         raise ValueError(f"max_iter must be a whole number, at least 1, not {max_iter!r}")
 
 def _like(T, M):
@@ -214,13 +207,18 @@ def _warn(res, over, tol, gap_tol):
     if 'residual' in over: figures.pop('residual relative to L', None)     # it is larger still
     figures = ', '.join(f"{name} {value:.1e} ({'above' if name in over else 'within'} {limit:g})"
                         for name, (value, limit) in figures.items())
-    warnings.warn(f"robust_pca did not converge in {len(res.history)} rounds: {figures}. L and S are unfinished: allow "
-                  "more rounds by max_iter; if that does not help, M is hardly low-rank plus sparse",
+    warnings.warn(f"robust_pca did not converge in {len(res.history)} rounds: {figures}. L and S are "
+                  "unfinished: allow more rounds by max_iter; if that does not help, M is hardly low-rank "
+                  "plus sparse",
                   RuntimeWarning, stacklevel=3)
 
+def _history(rows) -> pd.DataFrame: # A row a round
+    rounds = pd.RangeIndex(1, len(rows) + 1, name='round')
+    return pd.DataFrame(rows, columns=['residual', 'rank', 'nonzeros', 'gap', 'mu'], index=rounds)
+
 def robust_pca(
-    M,                 # (m, n) real numbers: NumPy array, torch tensor, DataFrame or list of rows; it is not changed
-    lam:float=None,    # λ, the price of S; 1/√max(m, n) if None. Smaller: more goes to S. Larger: more goes to L
+    M,                 # (m, n) real numbers: NumPy array, torch tensor, DataFrame or list of rows; unchanged
+    lam:float=None,    # λ, the price of S; 1/√max(m, n) if None. Smaller: more goes to S. Larger: more to L
     tol:float=1e-7,    # ‖M - L - S‖ at the end, relative to ‖M‖ and to ‖L‖, whichever is smaller
     max_iter:int=1000, # Rounds, at most
     gap_tol:float=1e-3 # How far above the best possible the objective may be (the duality gap), relative
@@ -240,8 +238,6 @@ def robust_pca(
     wide = X.shape[0] < X.shape[1]
     L, S, rows, lam, over = _pursue(X.T if wide else X, lam, tol, max_iter, gap_tol)
     if wide: L, S = L.T, S.T
-    rounds = pd.RangeIndex(1, len(rows) + 1, name='round')
-    history = pd.DataFrame(rows, columns=['residual', 'rank', 'nonzeros', 'gap', 'mu'], index=rounds)
-    res = RobustPCA(_like(L, M), _like(S, M), history, lam, not over)
+    res = RobustPCA(_like(L, M), _like(S, M), _history(rows), lam, not over)
     if over: _warn(res, over, tol, gap_tol)
     return res

@@ -8,8 +8,10 @@ __all__ = ['spreadsheet_models', 'to_excel']
 # %% ../nbs/package/15_spreadsheet.ipynb #a8c299ae
 import io
 
+import xlsxwriter
 from fastai.collab import *
 from fastai.tabular.all import *
+from xlsxwriter.utility import xl_range, xl_rowcol_to_cell
 from .errors import *
 from .files import write_whole
 from .interface import *
@@ -48,15 +50,11 @@ def _looked_up(
 
 def _rows_of(question, model, which, rows):
     "The answer of `factors` or `biases` for these rows, as a float64 array; None for a model without biases"
-    try:
-        return question(model, which).cpu()[rows].double().numpy()
+    try: return question(model, which).cpu()[rows].double().numpy()
     except NotInModel:
-        if question is factors:
-            raise
+        if question is factors: raise
     except IndexError:
-        raise DataError(
-            f"the table has more {which}s than the model has rows; give the vocabularies as `classes`"
-        ) from None
+        raise DataError(f"more {which}s than the model has: give the vocabularies as `classes`") from None
 
 def _predictions(p):
     """Scores (users, items) of the parts.
@@ -74,15 +72,14 @@ def _parts(model, users:Tensor, items:Tensor) -> dict:
 
     `NotInModel` if it is no dot product"""
     p = {}
-    for name, question in (('factors', factors), ('biases', biases)):
-        p[f'user_{name}'] = _rows_of(question, model, 'user', users)
-        p[f'item_{name}'] = _rows_of(question, model, 'item', items)
+    for which, rows in (('user', users), ('item', items)):
+        p[f'{which}_factors'] = _rows_of(factors, model, which, rows)
+        p[f'{which}_biases'] = _rows_of(biases, model, which, rows)
     p['y_range'] = kind_of(model)[1].get('y_range')
     p['pred'] = _predictions(p)
-    if not np.allclose(score(model, users[:, None], items).cpu(), p['pred'], rtol=1e-4, atol=1e-4):
-        raise NotInModel(
-            f"the score of {type(model).__name__} is not a dot product with biases: no formula of a cell would give it"
-        )
+    want = score(model, users[:, None], items).cpu()
+    if not np.allclose(want, p['pred'], rtol=1e-4, atol=1e-4):
+        raise NotInModel(f"{type(model).__name__} is not a dot product: no formula of a cell gives its score")
     return p
 
 # %% ../nbs/package/15_spreadsheet.ipynb #0e682a42
@@ -98,102 +95,113 @@ def _formats(book):
 class _Sheet:
     "One sheet: ratings, predictions with the numbers they are made of, squared errors"
     def __init__(self, book, name, ratings, users, items, parts):
-        from xlsxwriter.utility import xl_rowcol_to_cell
         self.book, self.name, self.ratings, self.users, self.items = book, name, ratings, users, items
-        self.p, self.cell, self.rated = parts, xl_rowcol_to_cell, np.isfinite(ratings)
-        self.error = np.where(self.rated, (parts['pred'] - np.nan_to_num(ratings))**2, np.nan)
+        self.p, self.rated = parts, np.isfinite(ratings)
+        self.error = (parts['pred'] - ratings)**2        # NaN where there is no rating
         self.lay_out()
         self.sheet, self.formats = book.add_worksheet(name), _formats(book)
 
     def lay_out(self):
         "Where the grids of ratings, predictions and errors begin; a `DataError` if they do not fit"
         (self.n, self.m), self.k = self.ratings.shape, self.p['user_factors'].shape[1]
-        self.biased = self.p['user_biases'] is not None
-        self.width = self.k + self.biased                # numbers of a user or an item
+        self.width = self.k + (self.p['user_biases'] is not None) # numbers of a user or an item
         self.left = 1 + self.width                       # first column of the grids
         self.rate = 7                                    # first rows of the grids
         self.pred = self.rate + self.n + 2 + self.width
         self.errs = self.pred + self.n + 2
         self.top = self.pred - self.width                # first row of the items' numbers
         if self.errs + self.n >= 2**20 or self.left + self.m >= 2**14:
-            raise DataError(f"{self.n} × {self.m} ratings do not fit into a sheet of 1,048,576 × 16,384 cells")
+            raise DataError(f"{self.n} × {self.m} ratings do not fit into a sheet (1,048,576 × 16,384 cells)")
 
-    def at(self, first, i, j): return self.cell(first + i, self.left + j)
-    def grid(self, first): return f"{self.at(first, 0, 0)}:{self.at(first, self.n - 1, self.m - 1)}"
+    def at(self, first, i, j): return xl_rowcol_to_cell(first + i, self.left + j)
+    def grid(self, first, n_rows):
+        return xl_range(first, self.left, first + n_rows - 1, self.left + self.m - 1)
 
     def write_head(self):
-        "Title, RMSE, what to do, and the range if there is one"
-        bold, text = self.formats['bold'], self.formats['text']
-        self.sheet.write(0, 0, f"{self.name}: {self.n} users × {self.m} movies, {self.k} factors each", bold)
-        self.sheet.write(1, 0, 'RMSE', bold)
-        rmse = float(np.nanmean(self.error)**.5)
-        self.sheet.write_formula(1, 1, f"=SQRT(AVERAGE({self.grid(self.errs)}))", self.formats['big'], rmse)
-        self.book.define_name(f"'{self.name}'!RMSE", f"='{self.name}'!$B$2")
-        of_users = f"{self.cell(self.pred, 1)}:{self.cell(self.pred + self.n - 1, self.width)}"
-        of_items = f"{self.at(self.top, 0, 0)}:{self.at(self.pred, -1, self.m - 1)}"
+        "Title, what to do, and the range if there is one"
+        text = self.formats['text']
+        title = f"{self.name}: {self.n} users × {self.m} movies, {self.k} factors each"
+        self.sheet.write(0, 0, title, self.formats['bold'])
+        of_users = xl_range(self.pred, 1, self.pred + self.n - 1, self.width)
+        of_items = self.grid(self.top, self.width)
         hint = f"Change a yellow number and watch; or Solver: minimise B2 by changing {of_users},{of_items}"
         self.sheet.write(2, 0, hint, text)
         if self.p['y_range'] is not None:
-            for row, label, value in zip((3, 4), ('range, low', 'range, high'), self.p['y_range']):
-                self.sheet.write(row, 0, label, text)
-                self.sheet.write_number(row, 1, value, self.formats['mine'])
+            self.sheet.write_column(3, 0, ('range, low', 'range, high'), text)
+            self.sheet.write_column(3, 1, self.p['y_range'], self.formats['mine'])
+
+    def write_rmse(self):
+        "The RMSE as a formula, and its name in the workbook"
+        self.sheet.write(1, 0, 'RMSE', self.formats['bold'])
+        formula = f"=SQRT(AVERAGE({self.grid(self.errs, self.n)}))"
+        self.sheet.write_formula(1, 1, formula, self.formats['big'], float(np.nanmean(self.error)**.5))
+        self.book.define_name(f"'{self.name}'!RMSE", f"='{self.name}'!$B$2")
 
     def write_labels(self, first, title, row):
         "Title and item labels in one row, user labels down the first column"
         self.sheet.write(row, 0, title, self.formats['bold'])
         self.sheet.set_row(row, 20 + 5*min(max(map(len, self.items)), 60))
-        for j, label in enumerate(self.items): self.sheet.write_string(row, self.left + j, label, self.formats['tall'])
-        for i, label in enumerate(self.users): self.sheet.write_string(first + i, 0, label, self.formats['text'])
+        self.sheet.write_row(row, self.left, self.items, self.formats['tall'])
+        self.sheet.write_column(first, 0, self.users, self.formats['text'])
 
     def write_ratings(self):
-        stars = self.formats['stars']
-        for i, j in np.argwhere(self.rated):
-            self.sheet.write_number(self.rate + i, self.left + j, self.ratings[i, j], stars)
-        for i, j in np.argwhere(~self.rated): self.sheet.write_blank(self.rate + i, self.left + j, None, stars)
+        for i, row in enumerate(np.where(self.rated, self.ratings, None)):
+            self.sheet.write_row(self.rate + i, self.left, row, self.formats['stars'])
 
-    def write_numbers(self, f):
-        "Factor `f` of users and items, or their biases where `f` is the number of factors"
-        label = f'{f + 1}' if f < self.k else 'bias'
-        of_users, of_items = (self.p[f'{which}_factors'][:, f] if f < self.k else self.p[f'{which}_biases']
-                              for which in ('user', 'item'))
+    def write_numbers(self, f, label, of_users, of_items):
+        "The factor or bias in place `f`, of users down a column and of items along a row"
         self.sheet.write(self.top + f, self.left - 1, label, self.formats['side'])
         self.sheet.write(self.top - 1, 1 + f, label, self.formats['side'])
-        for i in range(self.n): self.sheet.write_number(self.pred + i, 1 + f, of_users[i], self.formats['mine'])
-        for j in range(self.m): self.sheet.write_number(self.top + f, self.left + j, of_items[j], self.formats['mine'])
+        self.sheet.write_column(self.pred, 1 + f, of_users, self.formats['mine'])
+        self.sheet.write_row(self.top + f, self.left, of_items, self.formats['mine'])
+
+    def write_model(self):
+        "All factors, and the biases if there are any"
+        for f, numbers in enumerate(zip(self.p['user_factors'].T, self.p['item_factors'].T)):
+            self.write_numbers(f, str(f + 1), *numbers)
+        biases_of_both = self.p['user_biases'], self.p['item_biases']
+        if self.width > self.k: self.write_numbers(self.k, 'bias', *biases_of_both)
 
     def prediction(self, i, j):
         "The formula of a prediction"
-        user = [self.cell(self.pred + i, 1 + f, False, True) for f in range(self.width)]
-        item = [self.cell(self.top + f, self.left + j, True) for f in range(self.width)]
-        terms = [f"{u}*{v}" for u, v in zip(user[:self.k], item)] + user[self.k:] + item[self.k:]
-        z = '+'.join(terms)
+        user = [xl_rowcol_to_cell(self.pred + i, 1 + f, col_abs=True) for f in range(self.width)]
+        item = [xl_rowcol_to_cell(self.top + f, self.left + j, row_abs=True) for f in range(self.width)]
+        products = [f"{u}*{v}" for u, v in zip(user[:self.k], item)]
+        z = '+'.join(products + user[self.k:] + item[self.k:])
         return z if self.p['y_range'] is None else f"$B$4+($B$5-$B$4)/(1+EXP(-({z})))"
 
-    def write_formulas(self, i, j):
-        "Prediction and squared error of one cell, with their present values"
-        rating, calc, rated = self.at(self.rate, i, j), self.formats['calc'], self.rated[i, j]
-        pred, error = (float(values[i, j]) if rated else '' for values in (self.p['pred'], self.error))
-        column = self.left + j
-        formula = f'=IF({rating}="","",{self.prediction(i, j)})'
-        self.sheet.write_formula(self.pred + i, column, formula, calc, pred)
-        formula = f'=IF({rating}="","",({self.at(self.pred, i, j)}-{rating})^2)'
-        self.sheet.write_formula(self.errs + i, column, formula, calc, error)
+    def write_formula(self, first, i, j, formula, values):
+        "A formula that is blank where there is no rating, with its present value"
+        value = float(values[i, j]) if self.rated[i, j] else ''
+        formula = f'=IF({self.at(self.rate, i, j)}="","",{formula})'
+        self.sheet.write_formula(first + i, self.left + j, formula, self.formats['calc'], value)
 
-    def write(self):
+    def write_formulas(self, i, j):
+        "Prediction and squared error of one cell"
+        self.write_formula(self.pred, i, j, self.prediction(i, j), self.p['pred'])
+        error = f"({self.at(self.pred, i, j)}-{self.at(self.rate, i, j)})^2"
+        self.write_formula(self.errs, i, j, error, self.error)
+
+    def set_look(self):
+        "Widths, colours of the errors, what stays in view, and one page when printed"
         self.sheet.set_column(0, 0, 16, self.formats['text'])
         self.sheet.set_column(1, self.left + self.m, 6.5, self.formats['text'])
+        colours = {'type': '2_color_scale', 'min_color': '#FFFFFF', 'max_color': '#E69F00'}
+        limits = {'min_type': 'num', 'min_value': 0, 'max_type': 'num', 'max_value': 4}
+        self.sheet.conditional_format(self.grid(self.errs, self.n), colours | limits)
+        self.sheet.freeze_panes(5, 1)
+        self.sheet.fit_to_pages(1, 1)
+
+    def write(self):
+        self.set_look()
         self.write_head()
+        self.write_rmse()
         self.write_labels(self.rate, 'Ratings', self.rate - 1)
         self.write_labels(self.pred, 'Predictions', self.top - 1)
         self.write_labels(self.errs, 'Squared errors', self.errs - 1)
         self.write_ratings()
-        for f in range(self.width): self.write_numbers(f)
+        self.write_model()
         for i, j in np.ndindex(self.n, self.m): self.write_formulas(i, j)
-        colours = {'type': '2_color_scale', 'min_color': '#FFFFFF', 'max_color': '#E69F00'}
-        limits = {'min_type': 'num', 'min_value': 0, 'max_type': 'num', 'max_value': 4}
-        self.sheet.conditional_format(self.grid(self.errs), colours | limits)
-        self.sheet.freeze_panes(5, 1)
-        self.sheet.fit_to_pages(1, 1)
 
 # %% ../nbs/package/15_spreadsheet.ipynb #7770fdb1
 def _ratings_of(table):
@@ -210,11 +218,17 @@ def _check_names(names):
         if not name or set(name) & set('[]:*?/\\!\'') or len(name) > 31:
             raise DataError(f"a sheet cannot be called {name!r}: 1 to 31 characters, none of []:*?/\\!'")
 
+def _indices(table, classes) -> tuple: # (n,) of its users, (m,) of its items
+    "The indices of the table's rows and columns, by the vocabularies if there are any"
+    if classes is None: classes = None, None
+    users, items = classes.values() if isinstance(classes, dict) else classes
+    return _looked_up(table.index, users, 'user'), _looked_up(table.columns, items, 'item')
+
 def _workbook(parts, table, ratings) -> bytes: # The content of an xlsx file
     "A workbook with a sheet for each model's parts"
-    import xlsxwriter
     content = io.BytesIO()
-    book = xlsxwriter.Workbook(content, {'in_memory': True})
+    as_text = {'strings_to_formulas': False, 'strings_to_urls': False}    # a label may begin with =
+    book = xlsxwriter.Workbook(content, {'in_memory': True, **as_text})
     users, items = ([str(o) for o in labels] for labels in (table.index, table.columns))
     try:
         for name, p in parts.items(): _Sheet(book, name, ratings, users, items, p).write()
@@ -226,8 +240,7 @@ def to_excel(
     path,               # File to write; its name ends in `.xlsx`
     table:pd.DataFrame, # Users × items, NaN where there is no rating, as from `busiest_crosstab`
     models:dict=None,   # Name of a sheet → model; those of `spreadsheet_models` if None
-    # Vocabularies of users and items (as `dls.classes`); None: row and column k have index k
-    classes=None
+    classes=None        # Vocabularies of users and items (as `dls.classes`); None: row k has index k
 ) -> Path: # The file
     """Write a table of ratings and a model of it as a workbook with live formulas, a sheet for each model.
 
@@ -240,9 +253,7 @@ def to_excel(
     if path.suffix != '.xlsx': raise DataError(f"the name of a workbook must end in .xlsx, not {path.name!r}")
     if not path.parent.is_dir(): raise FileNotFoundError(f"there is no folder {path.parent}")
     ratings = _ratings_of(table)
-    user_vocab, item_vocab = (None, None) if classes is None else \
-        classes.values() if isinstance(classes, dict) else classes
-    users, items = _looked_up(table.index, user_vocab, 'user'), _looked_up(table.columns, item_vocab, 'item')
+    users, items = _indices(table, classes)
     if models is None: models = spreadsheet_models(*ratings.shape)
     parts = {name: _parts(model, users, items) for name, model in models.items()}
     _check_names(parts)
