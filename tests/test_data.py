@@ -472,9 +472,11 @@ def test_read_ratings_more_errors(tmp_path):
     with pytest.raises(DataError, match='holds times'): read_ratings(frame(rating=pd.to_datetime(['2020-01-01']*3)))
     for ragged in ('a,b,c\n1,2,3,4\n1,2,3,5\n', 'a,b,c\n1,2,3\n1,2,3,5\n'):
         with pytest.raises(DataError, match='not a CSV'): read_ratings(io.StringIO(ragged))
-    taken = read_ratings(pd.DataFrame([[1, 2, 3, 'x', 'y']], columns=['user_id', 'movie', 'stars', 'item', 'rating']))
-    assert taken.columns.tolist() == ['user', 'item', 'rating', 'item_', 'rating_'] and taken.iloc[0].tolist() == [1, 2, 3, 'x', 'y']
-    with pytest.raises(DataError, match='cannot be both'): read_ratings(frame(), user='item')
+    five = pd.DataFrame([[1, 2, 3, 'x', 4]], columns=['user_id', 'movie', 'stars', 'item', 'rating'])
+    taken = read_ratings(five, item='movie', rating='stars')
+    assert taken.columns.tolist() == ['user', 'item', 'rating', 'item_', 'rating_'] and taken.iloc[0].tolist() == [1, 2, 3, 'x', 4]
+    assert read_ratings(five).iloc[0].tolist() == [1, 'x', 4, 2, 3]                        # a name decides, not the place
+    with pytest.raises(DataError, match='cannot be both'): read_ratings(frame(), user='item', item='item')
     with pytest.raises(FileNotFoundError, match='none.csv'): read_ratings(tmp_path/'none.csv')
     (tmp_path/'empty.csv').write_text('')
     with pytest.raises(DataError, match='empty'): read_ratings(tmp_path/'empty.csv')

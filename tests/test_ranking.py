@@ -279,7 +279,7 @@ def test_a_log_is_split_before_it_is_read():
 
 def test_unusable_interactions(tmp_path):
     df = pd.DataFrame(dict(who=['b', 'a'], what=['x', 'x']))
-    for bad, kw, words in ((df[:0], {}, 'empty'), (df[['who']], {}, 'two columns'), (df, dict(item='thing'), "no column 'thing'"), (df, dict(item='who'), 'cannot be both'),
+    for bad, kw, words in ((df[:0], {}, 'empty'), (df[['who']], {}, 'two columns'), (df, dict(item='thing'), "no column 'thing'"), (df, dict(user='who', item='who'), 'cannot be both'),
                            (df.assign(what=['x', None]), {}, 'missing')):
         with pytest.raises(DataError, match=words): read_interactions(bad, **kw)
     with pytest.raises(FileNotFoundError): read_interactions(tmp_path/'nowhere.csv')
