@@ -26,6 +26,7 @@ def shrink(
 
 # %% ../nbs/14_robust_pca.ipynb #f15acf2d
 def _threshold_by_svd(X, t):
+    "`threshold_singular_values` where squares would lose the small values"
     U, s, Vh = torch.linalg.svd(X, full_matrices=False)
     s = s[s > t]
     return (U[:, :len(s)]*(s - t))@Vh[:len(s)], s
@@ -45,7 +46,8 @@ def threshold_singular_values(
     s = w.clamp(min=0).sqrt()
     smallest = torch.finfo(X.dtype).eps**.25*s[-1]   # 1e-4 of the largest in float64, 2e-2 in float32
     if t < smallest: return _threshold_by_svd(X, t)
-    s, V = s[s > t].flip(0), V[:, s > t].flip(1)  # (r,), (n, r)
+    above = s > t
+    s, V = s[above].flip(0), V[:, above].flip(1)  # (r,), (n, r)
     return (X@(V*(1 - t/s)))@V.T, s
 
 # %% ../nbs/14_robust_pca.ipynb #805503fb
@@ -72,12 +74,15 @@ class _Pursuit:
         X = (self.Y/self.mu).add_(self.M).sub_(self.S)
         self.L, values = threshold_singular_values(X, 1/self.mu)
         Y_hat = X.sub_(self.L).mul_(self.mu)                  # its singular values are at most 1
-        T = (self.M - self.L).sub_(self.S).mul_(1.6).add_(self.S)   # over-relaxed
-        T.add_(self.Y, alpha=1/self.mu)
+        T = self.relaxed()
         self.S = shrink(T, self.lam/self.mu)
         self.Y = T.sub_(self.S).mul_(self.mu)                 # its entries are at most lam
         self.gap = self.certificate(values, Y_hat)
         self.judge(len(values))
+
+    def relaxed(self):
+        "What S is shrunk from: the step from S to M - L taken 1.6 times as far, and the multiplier's pull"
+        return (self.M - self.L).sub_(self.S).mul_(1.6).add_(self.S).add_(self.Y, alpha=1/self.mu)
 
     def certificate(self, values, Y_hat):
         "The duality gap, relative to the objective; the floor of any round bounds them all"

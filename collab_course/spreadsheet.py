@@ -110,25 +110,29 @@ class _Sheet:
         self.pred = self.rate + self.n + 2 + self.width
         self.errs = self.pred + self.n + 2
         self.top = self.pred - self.width                # first row of the items' numbers
+        self.check_size()
+
+    def check_size(self):
         if self.errs + self.n >= 2**20 or self.left + self.m >= 2**14:
-            raise DataError(f"{self.n} × {self.m} ratings do not fit into a sheet (1,048,576 × 16,384 cells)")
+            raise DataError(f"{self.n} × {self.m} ratings do not fit into a sheet of 2^20 × 2^14 cells")
 
     def at(self, first, i, j): return xl_rowcol_to_cell(first + i, self.left + j)
     def grid(self, first, n_rows):
         return xl_range(first, self.left, first + n_rows - 1, self.left + self.m - 1)
 
     def write_head(self):
-        "Title, what to do, and the range if there is one"
-        text = self.formats['text']
+        "Title, and what to do"
         title = f"{self.name}: {self.n} users × {self.m} movies, {self.k} factors each"
         self.sheet.write(0, 0, title, self.formats['bold'])
         of_users = xl_range(self.pred, 1, self.pred + self.n - 1, self.width)
         of_items = self.grid(self.top, self.width)
         hint = f"Change a yellow number and watch; or Solver: minimise B2 by changing {of_users},{of_items}"
-        self.sheet.write(2, 0, hint, text)
-        if self.p['y_range'] is not None:
-            self.sheet.write_column(3, 0, ('range, low', 'range, high'), text)
-            self.sheet.write_column(3, 1, self.p['y_range'], self.formats['mine'])
+        self.sheet.write(2, 0, hint, self.formats['text'])
+
+    def write_range(self):
+        if self.p['y_range'] is None: return
+        self.sheet.write_column(3, 0, ('range, low', 'range, high'), self.formats['text'])
+        self.sheet.write_column(3, 1, self.p['y_range'], self.formats['mine'])
 
     def write_rmse(self):
         "The RMSE as a formula, and its name in the workbook"
@@ -196,6 +200,7 @@ class _Sheet:
         self.set_look()
         self.write_head()
         self.write_rmse()
+        self.write_range()
         self.write_labels(self.rate, 'Ratings', self.rate - 1)
         self.write_labels(self.pred, 'Predictions', self.top - 1)
         self.write_labels(self.errs, 'Squared errors', self.errs - 1)
