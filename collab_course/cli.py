@@ -358,7 +358,8 @@ def _check_benchmark(args):
     chosen = args.only or args.install or args.no_folds or args.splits != 5 or tuple(args.parts) != _parts
     both, folder, install = args.quick and chosen, args.environments, args.install
     need(not both, '--quick takes no --only, --parts, --splits, --no-folds or --install', Unusable)
-    need(folder or not install, '--install makes environments: say where, by --environments DIR', Unusable)
+    missing = '--install makes environments: say where, with --environments DIR'
+    need(folder or not install, missing, Unusable)
     is_there = not folder or install or Path(folder).is_dir()
     need(is_there, f"--environments {folder}: there is no such folder; --install makes it", Unusable)
     if args.out: _check_file(Path(args.out))
