@@ -72,7 +72,8 @@ class RatingCrossEntropy:
         targ, levels = targ.flatten().to(self.levels.dtype), self.levels.to(targ.device)   # float32 too
         k = torch.searchsorted(levels, targ).clamp(max=len(levels) - 1)
         wrong = targ[levels[k] != targ].tolist()
-        if wrong: raise DataError(f"a rating of {wrong[0]:g} is none of the levels {_listed(levels.tolist())}")
+        if wrong:
+            raise DataError(f"a rating of {wrong[0]:g} is none of the levels {_listed(levels.tolist())}")
         return k
 
     def __call__(self, pred, targ): return F.cross_entropy(pred, self.index(targ), reduction=self.reduction)

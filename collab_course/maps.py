@@ -22,8 +22,8 @@ _quadrants = np.array(['Third', 'Fourth', 'Second', 'First', 'Center'])
 
 def quadrant(
     x, y # (n,) coordinates
-) -> np.ndarray: # (n,) 'First' (+, +), 'Second' (−, +), 'Third' (−, −), 'Fourth' (+, −), 'Center' (on an axis)
-    "In which quarter of the plane points lie."
+) -> np.ndarray: # (n,) 'First' (+, +), 'Second' (−, +), 'Third' (−, −), 'Fourth' (+, −) or 'Center'
+    "In which quarter of the plane points lie; 'Center' for those on an axis."
     x, y = np.asarray(x, float), np.asarray(y, float)
     need(np.isfinite([x, y]).all(), 'coordinates must be finite numbers')
     return _quadrants[np.where((x == 0) | (y == 0), 4, (x > 0) + 2*(y > 0))]

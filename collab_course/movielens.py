@@ -253,8 +253,8 @@ def _read_movies(file, name:str, encoding:str) -> pd.DataFrame:
 # %% ../nbs/package/02_movielens.ipynb #c1d40a07
 _occupations = ('other|academic/educator|artist|clerical/admin|college/grad student|customer service|'
                 'doctor/health care|executive/managerial|farmer|homemaker|K-12 student|lawyer|programmer|'
-                'retired|sales/marketing|scientist|self-employed|technician/engineer|tradesman/craftsman|unemployed|'
-                'writer').split('|')
+                'retired|sales/marketing|scientist|self-employed|technician/engineer|tradesman/craftsman|'
+                'unemployed|writer').split('|')
 
 def _read_users(file, name:str, encoding:str) -> pd.DataFrame:
     "The table of users out of the open file `users.dat`, with the first year of the age band"

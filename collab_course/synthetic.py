@@ -77,8 +77,9 @@ class SyntheticRatings:
 
     def __repr__(self):
         n_users, n_factors = self.user_factors.shape
-        return (f"SyntheticRatings: {len(self.ratings):,} ratings by {n_users:,} users of "
-                f"{len(self.item_biases):,} items, {n_factors} factors, best possible MSE {self.best_mse:.4f}")
+        n_items, best = len(self.item_biases), f"best possible MSE {self.best_mse:.4f}"
+        return (f"SyntheticRatings: {len(self.ratings):,} ratings by {n_users:,} users of {n_items:,} items, "
+                f"{n_factors} factors, {best}")
 
 def _expected(user, item, user_factors, item_factors, user_biases, item_biases, mean):
     u, i = np.broadcast_arrays(user, item)
