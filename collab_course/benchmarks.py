@@ -12,6 +12,7 @@ __all__ = ['environments', 'growth_sizes', 'user_lines', 'Contender', 'contender
 import ast, json, os, platform, shutil, signal, subprocess, sys, tempfile
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
@@ -73,9 +74,10 @@ def contenders_folder() -> Path:
     `nbs/contenders` of the clone that holds this package. Raises `DataError` where there is none."""
     clone = Path(collab_course.__file__).resolve().parent.parent
     folder = Path(os.environ.get('COLLAB_COURSE_CONTENDERS') or clone/'nbs'/'contenders').absolute()
-    if (folder/'contenders.json').is_file(): return folder
-    raise DataError("the benchmark needs the course's repository: run it from a clone, "
-                    "or let COLLAB_COURSE_CONTENDERS name a clone's nbs/contenders")
+    is_there = (folder/'contenders.json').is_file()
+    need(is_there, "the benchmark needs the course's repository: run it from a clone, "
+                   "or let COLLAB_COURSE_CONTENDERS name a clone's nbs/contenders")
+    return folder
 
 def read_contenders(
     part:str='accuracy' # Or 'ranking', or 'growth'
@@ -243,14 +245,19 @@ def benchmark_splits(
     return splits | {f'u{k}': ml.fold(k) for k in folds}
 
 # %% ../nbs/package/17_benchmarks.ipynb #d23de8c6
-def _row(c, measured, **more) -> dict:
-    "A row of the results"
-    return dict(contender=c.name, group=c.group, lines=c.lines, **more, **measured)
+def _turns(contenders, inputs, folder, measure, more:dict, seed=0, **kwargs):
+    "A row of the results for each contender's turn; `measure` says as a dict what its predictions are worth"
+    for c in contenders:
+        measured, pred = _turn(c, inputs, folder, seed, **kwargs)
+        if pred is not None: measured |= measure(pred)
+        yield dict(contender=c.name, group=c.group, lines=c.lines, **more, **measured)
 
-def _log_errors(run, timed) -> str:
+def _mse(pred, rating) -> dict: return {'mse': float(np.mean((pred - rating)**2))}
+
+def _log_errors(run) -> str:
     "A run in half a line"
     if 'error' in run: return run['error']
-    fit = f"fit {run['fit_s']:7.2f} s  " if timed else ''
+    fit = f"fit {run['fit_s']:7.2f} s  " if 'fit_s' in run else ''
     return f"MSE {run['mse']:.4f}  {fit}{run['peak_mib']:5.0f} MiB"
 
 def benchmark(
@@ -268,12 +275,10 @@ def benchmark(
         seed = int(split.removeprefix('random ')) if split.startswith('random ') else 0
         with tempfile.TemporaryDirectory() as tmp:
             write_inputs(f'{tmp}/in.npz', train, valid, users, items)
-            for c in contenders:
-                measured, pred = _turn(c, f'{tmp}/in.npz', folder, seed)
-                if pred is not None: measured['mse'] = float(np.mean((pred - valid.rating.to_numpy())**2))
-                if not timed: measured = {k: v for k, v in measured.items() if k not in _seconds}
-                runs.append(_row(c, measured, split=split))
-                log(f'{split:9} {c.name:30} {_log_errors(runs[-1], timed)}')
+            measure = partial(_mse, rating=valid.rating.to_numpy())
+            for run in _turns(contenders, f'{tmp}/in.npz', folder, measure, dict(split=split), seed):
+                runs.append({k: v for k, v in run.items() if timed or k not in _seconds})
+                log(f"{split:9} {run['contender']:30} {_log_errors(runs[-1])}")
     return runs
 
 _seconds = 'load_s', 'fit_s', 'predict_s'
@@ -336,7 +341,7 @@ def _marker(group) -> dict:
 def _drawable(runs, columns) -> pd.DataFrame:
     "The rows that can be drawn"
     ended = runs.dropna(subset=columns) if set(columns) <= set(runs) else runs[:0]
-    if ended.empty: raise DataError('no run ended: there is nothing to draw')
+    need(len(ended), 'no run ended: there is nothing to draw')
     return ended
 
 def plot_frontier(
@@ -384,11 +389,10 @@ def benchmark_ranking(
         lists = {f'{name}s_list': dls.classes[name][1:] for name in ('user', 'item')}
         with tempfile.TemporaryDirectory() as tmp:
             write_inputs(f'{tmp}/in.npz', ratings.iloc[train].astype({'rating': float}), **lists)
-            for c in contenders:
-                measured, scores = _turn(c, f'{tmp}/in.npz', folder, seed, warm=False)
-                if scores is not None: measured |= _list_metrics(scores, dls)
-                runs.append(_row(c, measured, seed=seed))
-                log(f'ranking, split {seed}  {c.name:26} {_log_lists(runs[-1])}')
+            measure, more = partial(_list_metrics, dls=dls), dict(seed=seed)
+            for run in _turns(contenders, f'{tmp}/in.npz', folder, measure, more, seed, warm=False):
+                runs.append(run)
+                log(f"ranking, split {seed}  {run['contender']:26} {_log_lists(run)}")
     return runs
 
 # %% ../nbs/package/17_benchmarks.ipynb #c0a74432
@@ -437,13 +441,12 @@ def benchmark_growth(
         if not asked: continue
         with tempfile.TemporaryDirectory() as tmp:
             rating, floor = _write_growth(f'{tmp}/in.npz', n, n_factors)
-            for c in asked:
-                epochs = c.settings['epochs']
-                measured, pred = _turn(c, f'{tmp}/in.npz', folder)
-                if pred is not None:
-                    measured |= dict(mse=float(np.mean((pred - rating)**2)), epoch_s=measured['fit_s']/epochs)
-                runs.append(_row(c, measured, n=n, n_factors=n_factors, epochs=epochs, floor=floor))
-                log(f'{n:10,} ratings  {c.name:20} {_log_growth(runs[-1])}')
+            measure, more = partial(_mse, rating=rating), dict(n=n, n_factors=n_factors, floor=floor)
+            for c, run in zip(asked, _turns(asked, f'{tmp}/in.npz', folder, measure, more)):
+                run['epochs'] = c.settings['epochs']
+                if 'fit_s' in run: run['epoch_s'] = run['fit_s']/run['epochs']
+                runs.append(run)
+                log(f'{n:10,} ratings  {c.name:20} {_log_growth(run)}')
     return runs
 
 # %% ../nbs/package/17_benchmarks.ipynb #ce33c840
@@ -500,8 +503,9 @@ def load_results(
     try: res = json.loads(Path(file).read_text(encoding='utf-8'))
     except (json.JSONDecodeError, UnicodeDecodeError): res = None
     parts = res.values() if isinstance(res, dict) else [None]
-    if all(isinstance(part, dict) and {'date', 'machine', 'runs'} <= set(part) for part in parts): return res
-    raise DataError(f'{file} holds no results of a benchmark')
+    fit = all(isinstance(part, dict) and {'date', 'machine', 'runs'} <= set(part) for part in parts)
+    need(fit, f'{file} holds no results of a benchmark')
+    return res
 
 # %% ../nbs/package/17_benchmarks.ipynb #b8f328f3
 def _named(part, *names) -> list:

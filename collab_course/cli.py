@@ -8,10 +8,11 @@ __all__ = ['Unusable', 'progression_command', 'train_command', 'recommend_comman
 
 # %% ../nbs/package/18_cli.ipynb #fb0ee639
 import argparse, os, sys
+from functools import partial
 from pathlib import Path
 
 from . import __version__
-from .errors import CollabError
+from .errors import CollabError, need
 from .files import write_whole
 
 # %% ../nbs/package/18_cli.ipynb #d013ff1b
@@ -57,14 +58,12 @@ _measuring = """example:
 
 _Verbatim = argparse.RawDescriptionHelpFormatter
 
-def _add_command(commands, name, help, run, example):
+def _add_command(commands, name, help, run, example, json=True):
     "A subcommand that is run by the function `run`"
     parser = commands.add_parser(name, help=help, epilog=example, formatter_class=_Verbatim)
     parser.set_defaults(run=run)
+    if json: parser.add_argument('--json', action='store_true', help='print one JSON object and nothing else')
     return parser
-
-def _add_json(parser):
-    parser.add_argument('--json', action='store_true', help='print one JSON object and nothing else')
 
 # %% ../nbs/package/18_cli.ipynb #a1af1ca2
 _models = 'biases', 'dot-product', 'dot-product-bias', 'net', 'implicit'
@@ -72,7 +71,7 @@ _parts = 'accuracy', 'ranking', 'growth'
 
 def _progression_parser(commands):
     p = _add_command(commands, 'progression', 'train two baselines and the five models, and print the table',
-                     progression_command, _example)
+                     progression_command, _example, json=False)
     p.add_argument('--data', default='ml-100k', metavar='NAME_OR_CSV',
                    help='a MovieLens data set (ml-100k, ml-latest-small, ml-1m, ml-10m, ml-20m, ml-25m, '
                         'ml-32m), synthetic, or a CSV file whose first three columns are user, item and '
@@ -87,7 +86,6 @@ def _progression_parser(commands):
 def _train_parser(commands):
     p = _add_command(commands, 'train', 'train a model on a CSV file of ratings and save it as a recommender',
                      train_command, _recommending)
-    _add_json(p)
     p.add_argument('ratings', metavar='CSV',
                    help='a file whose first three columns are user, item and rating')
     p.add_argument('--out', required=True, metavar='FOLDER',
@@ -104,7 +102,6 @@ def _train_parser(commands):
 def _recommend_parser(commands):
     p = _add_command(commands, 'recommend', 'the best items for a user, or for somebody new',
                      recommend_command, _recommending)
-    _add_json(p)
     p.add_argument('folder', help='what train wrote')
     p.add_argument('--user', metavar='ID', help='a user of the ratings')
     p.add_argument('--rated', action='append', default=[], metavar='ITEM=RATING',
@@ -116,7 +113,6 @@ def _recommend_parser(commands):
 def _similar_parser(commands):
     p = _add_command(commands, 'similar', 'the items whose factors are nearest to those of one',
                      similar_command, _recommending)
-    _add_json(p)
     p.add_argument('folder', help='what train wrote')
     p.add_argument('item', help='a title, as in the ratings')
     p.add_argument('-n', type=_count, default=10, help='how many (default: 10)')
@@ -125,7 +121,7 @@ def _similar_parser(commands):
 
 def _benchmark_parser(commands):
     p = _add_command(commands, 'benchmark', 'measure this course beside other libraries',
-                     benchmark_command, _measuring)
+                     benchmark_command, _measuring, json=False)
     p.add_argument('--quick', action='store_true',
                    help='some of our models on one split and 100,000 synthetic ratings; no other library')
     p.add_argument('--parts', nargs='+', default=_parts, choices=_parts, metavar='PART',
@@ -171,27 +167,27 @@ def _read(file:str, name:str):
     "The ratings of a CSV file; `name` is what messages call it"
     from collab_course.data import read_ratings
     ratings = read_ratings(file)
-    if len(ratings) >= 10: return ratings
-    raise Unusable(f"{name}: {len(ratings)} ratings are too few; at least 10 are needed")
+    need(len(ratings) >= 10, f"{name}: {len(ratings)} ratings are too few; at least 10 are needed", Unusable)
+    return ratings
+
+def _size(ratings, n_users:int, n_items:int) -> str:
+    return f"{len(ratings):,} ratings by {n_users:,} users of {n_items:,} items"
 
 def _load(data:str) -> tuple: # ratings, (user, item, rating) columns, range of the sigmoid, what to say
     "The ratings that `--data` names"
     from collab_course.movielens import data_sets, movielens
     from collab_course.synthetic import synthetic_ratings
-    columns = 'user', 'item', 'rating'
+    columns, names = ('user', 'item', 'rating'), ', '.join([*data_sets, 'synthetic'])
     if data == 'synthetic':
         made = synthetic_ratings()
         return made.ratings, columns, None, repr(made)
     if data in data_sets:
         ml = movielens(data)
         return ml.ratings, ('user', 'title', 'rating'), (0, 5.5) if data == 'ml-100k' else None, repr(ml)
-    if not Path(data).is_file():
-        names = ', '.join([*data_sets, 'synthetic'])
-        raise Unusable(f"--data {data}: neither the name of a data set ({names}) nor a file")
+    is_file = Path(data).is_file()
+    need(is_file, f"--data {data}: neither the name of a data set ({names}) nor a file", Unusable)
     ratings = _read(data, f'--data {data}')
-    n_users, n_items = ratings.user.nunique(), ratings['item'].nunique()
-    size = f"{len(ratings):,} ratings by {n_users:,} users of {n_items:,} items"
-    return ratings, columns, None, f"{size}, from {data}"
+    return ratings, columns, None, f"{_size(ratings, *ratings[['user', 'item']].nunique())}, from {data}"
 
 # %% ../nbs/package/18_cli.ipynb #ab8f2ed5
 _files = 'progression.csv', 'history.csv', 'curves.png', 'progression.png'
@@ -200,10 +196,9 @@ def _check_output(folder):
     "Raise `Unusable` where the files of the progression could not be written"
     folder = Path(folder)
     there = next(p for p in (folder, *folder.parents) if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise Unusable(f"--out {folder}: cannot be written: {there} is a file, or protected")
-    in_the_way = [name for name in _files if (folder/name).is_dir()]
-    if in_the_way: raise Unusable(f"--out {folder}: cannot be written: {in_the_way[0]} is a folder there")
+    is_writable, why = there.is_dir() and os.access(there, os.W_OK), f"--out {folder}: cannot be written"
+    need(is_writable, f"{why}: {there} is a file, or protected", Unusable)
+    for name in _files: need(not (folder/name).is_dir(), f"{why}: {name} is a folder there", Unusable)
 
 def _png(axis) -> bytes:
     "The picture that an axis is in"
@@ -273,27 +268,30 @@ def _trained(dls, model, recipe, seed):
 def train_command(args):
     "Train a model on a CSV file of ratings and save a recommender."
     import time
-    if not Path(args.ratings).is_file(): raise Unusable(f"{args.ratings}: there is no such file")
+    need(Path(args.ratings).is_file(), f"{args.ratings}: there is no such file", Unusable)
     from collab_course.loaders import RatingsDataLoaders
     from collab_course.saving import Recommender, check_folder
     ratings, recipe = _read(args.ratings, args.ratings), _recipe(args)
     check_folder(args.out)
-    dls = RatingsDataLoaders.from_df(ratings, item_name='item', rating_name='rating', valid_pct=args.valid,
-                                     seed=args.seed)
-    n_users, n_items, held_out = dls.n_users - 1, dls.n_items - 1, len(dls.valid_ds)
-    if not args.json:
-        _say(f"{len(ratings):,} ratings by {n_users:,} users of {n_items:,} items; "
-             f"training {args.model} for {recipe.n_epoch} epochs")
+    dls = RatingsDataLoaders.from_df(ratings, valid_pct=args.valid, seed=args.seed)
+    n_users, n_items = dls.n_users - 1, dls.n_items - 1
+    say = (lambda line: None) if args.json else _say
+    say(f"{_size(ratings, n_users, n_items)}; training {args.model} for {recipe.n_epoch} epochs")
     start = time.perf_counter()
     learn = _trained(dls, args.model, recipe, args.seed)
     seconds = time.perf_counter() - start
-    rmse = round(learn.recorder.values[-1][1]**.5, 4) if held_out else None
     Recommender.from_learner(learn).save(args.out)
+    n_valid, rmse, error = _error(learn)
+    say(f"{seconds:.1f} s{error}; written to {args.out}")
     if args.json:
-        return _json(dict(folder=str(args.out), model=args.model, ratings=len(ratings), users=n_users,
-                          items=n_items, held_out=held_out, rmse=rmse, seconds=round(seconds, 2)))
-    error = f"; RMSE {rmse} on {held_out:,} ratings held out" if held_out else ''
-    _say(f"{seconds:.1f} s{error}; written to {args.out}")
+        _json(dict(folder=str(args.out), model=args.model, ratings=len(ratings), users=n_users, items=n_items,
+                   held_out=n_valid, rmse=rmse, seconds=round(seconds, 2)))
+
+def _error(learn) -> tuple: # ratings held out, the RMSE of these (None without), and what to say of it
+    n_valid = len(learn.dls.valid_ds)
+    if not n_valid: return 0, None, ''
+    rmse = round(learn.recorder.values[-1][1]**.5, 4)
+    return n_valid, rmse, f"; RMSE {rmse} on {n_valid:,} ratings held out"
 
 # %% ../nbs/package/18_cli.ipynb #4b8a7ec4
 def _known(text:str, names:list):
@@ -311,23 +309,23 @@ def _rated(pairs:list) -> list: # (item, rating)
         item, _, rating = pair.rpartition('=')
         try: rated.append((item, float(rating)))
         except ValueError: item = ''
-        if not item: raise Unusable(f"--rated {pair!r} should be ITEM=RATING, as \"Star Wars (1977)=5\"")
+        need(item, f'--rated {pair!r} should be ITEM=RATING, as "Star Wars (1977)=5"', Unusable)
     return rated
 
 def recommend_command(args):
     "Print the best items for a user, or for somebody new."
-    if args.user is not None and args.rated:
-        raise Unusable('--user is for a user of the ratings, --rated for somebody new: give one of them')
+    only_one = '--user is for a user of the ratings, --rated for somebody new: give one of them'
+    need(args.user is None or not args.rated, only_one, Unusable)
     rated = _rated(args.rated)
     from collab_course.saving import Recommender
     rec = Recommender.load(args.folder)
     if args.user is not None:
-        user = _known(args.user, rec.users)
-        asked, top = dict(user=user), rec.recommend(user, args.n, exclude_seen=not args.include_seen)
+        asked = dict(user=_known(args.user, rec.users))
+        recommend = partial(rec.recommend, asked['user'])
     else:
-        new = [(_known(item, rec.items), rating) for item, rating in rated]
-        asked = dict(rated=[dict(item=item, rating=rating) for item, rating in new])
-        top = rec.recommend_new(new, args.n, exclude_seen=not args.include_seen)
+        asked = dict(rated=[dict(item=_known(item, rec.items), rating=rating) for item, rating in rated])
+        recommend = partial(rec.recommend_new, [tuple(pair.values()) for pair in asked['rated']])
+    top = recommend(args.n, exclude_seen=not args.include_seen)
     rows = [dict(item=item, predicted=round(float(rating), 4))
             for item, rating in zip(top[rec.item_name], top.predicted)]
     if args.json: _json(asked | dict(items=rows))
@@ -358,17 +356,19 @@ def similar_command(args):
 def _check_benchmark(args):
     "What can be said before anything is imported"
     chosen = args.only or args.install or args.no_folds or args.splits != 5 or tuple(args.parts) != _parts
-    if args.quick and chosen:
-        raise Unusable('--quick takes no --only, --parts, --splits, --no-folds or --install')
-    if args.install and not args.environments:
-        raise Unusable('--install makes environments: say where, with --environments DIR')
-    if args.environments and not args.install and not Path(args.environments).is_dir():
-        raise Unusable(f"--environments {args.environments}: there is no such folder; --install makes it")
-    if not args.out: return
-    out = Path(args.out)
-    writable = out.parent.is_dir() and os.access(out.parent, os.W_OK)
-    if out.is_dir() or not writable or (out.exists() and not os.access(out, os.W_OK)):
-        raise Unusable(f"--out {out}: cannot be written: it is a folder, or its folder is missing")
+    both, folder, install = args.quick and chosen, args.environments, args.install
+    need(not both, '--quick takes no --only, --parts, --splits, --no-folds or --install', Unusable)
+    missing = '--install makes environments: say where, with --environments DIR'
+    need(folder or not install, missing, Unusable)
+    is_there = not folder or install or Path(folder).is_dir()
+    need(is_there, f"--environments {folder}: there is no such folder; --install makes it", Unusable)
+    if args.out: _check_file(Path(args.out))
+
+def _check_file(out:Path):
+    "Raise `Unusable` where a file could not be written"
+    places = [place for place in (out.parent, out) if place.exists()]
+    writable = places and not out.is_dir() and all(os.access(place, os.W_OK) for place in places)
+    need(writable, f"--out {out}: cannot be written: it is a folder, or its folder is missing", Unusable)
 
 def _wanted(args) -> dict: # part → contenders, without parts that nobody is in
     "Who takes part"
@@ -377,16 +377,17 @@ def _wanted(args) -> dict: # part → contenders, without parts that nobody is i
     wanted = {part: [c for c in read_contenders(part) if any(text in c.name.lower() for text in only)]
               for part in dict.fromkeys(args.parts)}
     wanted = {part: contenders for part, contenders in wanted.items() if contenders}
-    if wanted: return wanted
-    raise Unusable(f"--only {' --only '.join(args.only)}: nobody in {', '.join(args.parts)} is called that")
+    parts = ', '.join(args.parts)
+    need(wanted, f"--only {' --only '.join(only)}: nobody in {parts} is called that", Unusable)
+    return wanted
 
 def _check_kept(args, wanted):
     "Results that are there have to be results, and a few runs must not take the place of everybody's"
     from collab_course.benchmarks import load_results
     if not args.out or not Path(args.out).is_file(): return
     lost = sorted(set(wanted) & set(load_results(args.out)))
-    if args.only and lost:
-        raise Unusable(f"--only would replace everybody's {', '.join(lost)}: give another --out")
+    hint = f"--only would replace everybody's {', '.join(lost)}: give another --out"
+    need(not (args.only and lost), hint, Unusable)
 
 def _measure(part, contenders, args) -> list: # Of runs
     "Run one part"
@@ -425,7 +426,7 @@ def benchmark_command(args):
     for part, runs in results:
         done[part] = runs
         if args.out: save_results(args.out, **{part: runs})
-    if done.get('accuracy'): _say_accuracy(done['accuracy'])
+    if 'accuracy' in done: _say_accuracy(done['accuracy'])
     if args.out: _say(f"\nwritten to {args.out}: {', '.join(done)}")
 
 # %% ../nbs/package/18_cli.ipynb #7f58263a

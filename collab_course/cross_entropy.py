@@ -9,6 +9,7 @@ __all__ = ['softmax_recipe', 'ordinal_recipe', 'HasLevels', 'levels_of', 'Rating
 
 # %% ../nbs/11_stars.ipynb #5be5b63c
 from dataclasses import replace
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 from fastai.collab import *
@@ -37,21 +38,25 @@ def levels_of(
     Raises `DataError` where there are fewer than 2 or more than 100, `NotInModel` for other models."""
     if isinstance(x, Ensemble): return levels_of(x.models[0])
     if isinstance(x, HasLevels): return x.levels.tolist()
-    if not isinstance(x, DataLoaders):
-        raise NotInModel(f"{type(x).__name__} has no levels; it is not a model of classes")
+    is_dls = isinstance(x, DataLoaders)
+    need(is_dls, f"{type(x).__name__} has no levels; it is not a model of classes", NotInModel)
     found = sorted(x.train_ds.y.unique().tolist())
-    if not 2 <= len(found) <= 100:
-        raise DataError(f"classes need 2 to 100 different ratings; the training rows have {len(found)}")
+    n = len(found)
+    need(2 <= n <= 100, f"classes need 2 to 100 different ratings; the training rows have {n}")
     return found
 
 def _levels(levels) -> Tensor: # (n_classes,)
     "Levels as a float tensor; a `ValueError` if they do not ascend"
     res = torch.as_tensor(levels, dtype=torch.float32)
-    if res.ndim != 1 or len(res) < 2 or not (res.diff() > 0).all() or not res.isfinite().all():
-        raise ValueError(f'levels are at least two different ratings in ascending order, not {levels}')
+    fit = res.ndim == 1 and len(res) >= 2 and _ascend(res)
+    need(fit, f'levels are at least two different ratings in ascending order, not {levels}')
     return res
 
+def _ascend(numbers:Tensor) -> bool: return bool((numbers.diff() > 0).all() and numbers.isfinite().all())
+
 # %% ../nbs/11_stars.ipynb #478a7979
+def _listed(ratings:list) -> str: return ', '.join(f'{rating:g}' for rating in ratings)
+
 class RatingCrossEntropy:
     """Cross-entropy between logits (batch, n_classes) and ratings (batch,) or (batch, 1), for a fastai
     `Learner`.
@@ -68,8 +73,7 @@ class RatingCrossEntropy:
         k = torch.searchsorted(levels, targ).clamp(max=len(levels) - 1)
         wrong = targ[levels[k] != targ].tolist()
         if wrong:
-            known = ', '.join(f'{level:g}' for level in levels.tolist())
-            raise DataError(f"a rating of {wrong[0]:g} is none of the levels {known}")
+            raise DataError(f"a rating of {wrong[0]:g} is none of the levels {_listed(levels.tolist())}")
         return k
 
     def __call__(self, pred, targ): return F.cross_entropy(pred, self.index(targ), reduction=self.reduction)
@@ -88,8 +92,7 @@ class RatingClasses(HasLevels):
 
     Derived classes make logits of it."""
     def __init__(self,
-        n_users:int,   # Rows of the user embedding, `#na#` included
-        n_items:int,   # Rows of the item embedding, `#na#` included
+        n_users:int, n_items:int, # Rows of the user and of the item embedding, `#na#` included
         n_factors:int, # Latent factors of each
         levels         # The ratings that the classes stand for, ascending, as from `levels_of`
     ):
@@ -114,10 +117,7 @@ class SoftmaxDotProduct(RatingClasses):
     n_classes). Train it with `RatingCrossEntropy`. Source: Anderson 1984, *Regression and Ordered Categorical
     Variables* (the stereotype model), here with factors, and φ given instead of learned."""
     def __init__(self,
-        n_users:int,   # Rows of the user embedding, `#na#` included
-        n_items:int,   # Rows of the item embedding, `#na#` included
-        n_factors:int, # Latent factors of each
-        levels         # The ratings that the classes stand for, ascending, as from `levels_of`
+        n_users:int, n_items:int, n_factors:int, levels # As for `RatingClasses`
     ):
         super().__init__(n_users, n_items, n_factors, levels)
         n = len(self.levels)
@@ -138,10 +138,7 @@ class OrdinalDotProduct(RatingClasses):
     n_classes), which are logits too. Train it with `RatingCrossEntropy`. Source: McCullagh 1980, *Regression
     Models for Ordinal Data*; Koren and Sill 2011, *OrdRec* (thresholds of each user)."""
     def __init__(self,
-        n_users:int,   # Rows of the user embedding, `#na#` included
-        n_items:int,   # Rows of the item embedding, `#na#` included
-        n_factors:int, # Latent factors of each
-        levels         # The ratings that the classes stand for, ascending, as from `levels_of`
+        n_users:int, n_items:int, n_factors:int, levels # As for `RatingClasses`
     ):
         super().__init__(n_users, n_items, n_factors, levels)
         n_gaps = len(self.levels) - 2
@@ -181,10 +178,8 @@ def class_learner(
     Raises `DataError` for a rating that only validation rows have."""
     levels = levels_of(dls)
     new = sorted(set(dls.valid_ds.y.unique().tolist()) - set(levels))
-    if new:
-        rare = ', '.join(f'{level:g}' for level in new)
-        raise DataError(f"no training row has the ratings {rare} of the validation rows: "
-                        "split in another way, or leave those rows out")
+    need(not new, f"no training row has the ratings {_listed(new)} of the validation rows: "
+                  "split in another way, or leave those rows out")
     ordinal = isinstance(make, type) and issubclass(make, OrdinalDotProduct)
     recipe = recipe or (ordinal_recipe if ordinal else softmax_recipe)
     loss = RatingCrossEntropy(levels)
@@ -206,11 +201,10 @@ def distribution(
     Raises `NotInModel` for models of one number, `IndexError` and `TypeError` as `score` does."""
     if isinstance(model, Ensemble):
         different = {tuple(levels_of(m)) for m in model.models}
-        if len(different) > 1: raise ValueError('the models have different levels')
+        need(len(different) == 1, 'the models have different levels')
         return torch.stack([distribution(m, users, items) for m in model.models]).mean(dim=0)
-    if not isinstance(model, HasLevels):
-        raise NotInModel(f'{type(model).__name__} says one number, not a distribution; '
-                         '`GaussianAround` makes one of it')
+    need(isinstance(model, HasLevels), f'{type(model).__name__} says one number, not a distribution; '
+                                       '`GaussianAround` makes one of it', NotInModel)
     shape, outputs = output_blocks(model, users, items)
     nothing = model.levels.new_empty(0, len(model.levels))
     blocks = [nothing] + [out.float().softmax(dim=1) for out in outputs]     # (block, n_classes) each
@@ -225,10 +219,9 @@ def _log_areas(rating, cuts, sigma) -> Tensor: # (batch, n_classes), float64
     return torch.cat([edge, below, edge + 1], dim=1).diff(dim=1).clamp(min=1e-12).log()
 
 def _cuts(cuts, n_levels:int) -> Tensor: # (n_levels - 1,)
-    cuts = torch.as_tensor(cuts, dtype=torch.float32).detach()
-    if cuts.shape != (n_levels - 1,) or not (cuts.diff() > 0).all() or not cuts.isfinite().all():
-        n = n_levels - 1
-        raise ValueError(f'{n_levels} levels need {n} cuts in ascending order, not {cuts.tolist()}')
+    cuts, n = torch.as_tensor(cuts, dtype=torch.float32).detach(), n_levels - 1
+    fit = cuts.shape == (n,) and _ascend(cuts)
+    need(fit, f'{n_levels} levels need {n} cuts in ascending order, not {cuts.tolist()}')
     return cuts
 
 class GaussianAround(HasLevels):
@@ -245,7 +238,7 @@ class GaussianAround(HasLevels):
         sigma:float, # The standard deviation, in stars
         cuts=None # Where the levels are cut from one another, ascending; half-way if None
     ):
-        if not sigma > 0: raise ValueError(f"sigma is a standard deviation, above 0, not {sigma}")
+        need(sigma > 0, f"sigma is a standard deviation, above 0, not {sigma}")
         self.model, self.sigma, levels = model, float(sigma), _levels(levels)
         self.n_users, self.n_items = sizes(model)
         cuts = (levels[1:] + levels[:-1])/2 if cuts is None else _cuts(cuts, len(levels))
@@ -274,10 +267,9 @@ def reliability(
     Raises `ValueError` for lengths that differ or numbers that are no probabilities.
     Source: Naeini, Cooper and Hauskrecht 2015."""
     p, happened = (torch.as_tensor(o).detach().cpu().double().flatten().numpy() for o in (p, happened))
-    if len(p) != len(happened) or not len(p):
-        raise ValueError('as many probabilities as events are needed, and at least one; '
-                         f'there are {len(p)} and {len(happened)}')
-    if not ((p >= -1e-6) & (p <= 1 + 1e-6)).all(): raise ValueError('probabilities are from 0 to 1')
+    n, n_events = len(p), len(happened)
+    need(n == n_events > 0, f'as many probabilities as events, at least one; there are {n} and {n_events}')
+    need(((p >= -1e-6) & (p <= 1 + 1e-6)).all(), 'probabilities are from 0 to 1')
     said = pd.DataFrame(dict(bin=(p*bins).astype(int).clip(0, bins - 1), predicted=p, frequency=happened))
     by = said.groupby('bin')
     return by.mean().assign(n=by.size()).reset_index(drop=True)
@@ -306,16 +298,19 @@ def class_report(
     none of the levels."""
     levels = _levels(levels)
     p, ratings = torch.as_tensor(p).detach().cpu().double(), torch.as_tensor(ratings).cpu().flatten()
-    shape = len(ratings), len(levels)
-    if p.shape != shape: raise ValueError(f"probabilities of shape {shape} are needed, not {tuple(p.shape)}")
-    is_good = levels >= torch.tensor(good, dtype=levels.dtype)
-    if is_good.all() or not is_good.any():
-        low, high = levels[0], levels[-1]
-        raise ValueError(f'good must be above {low:g}, the lowest level, and at most {high:g}, not {good:g}')
-    given = RatingCrossEntropy(levels).index(ratings)
+    _check_shape(p, len(ratings), levels)
+    low, high, good = levels[0], levels[-1], torch.tensor(good, dtype=levels.dtype)
+    need(low < good <= high,
+         f'good must be above {low:g}, the lowest level, and at most {high:g}, not {good:g}')
+    given, is_good = RatingCrossEntropy(levels).index(ratings), levels >= good
+    of_given = p.gather(1, given[:, None])
     return _errors(p, given, levels.double()) | dict(
-        log_loss=-p[torch.arange(len(p)), given].clamp(min=1e-12).log().mean().item(),
+        log_loss=-of_given.clamp(min=1e-12).log().mean().item(),
         calibration=calibration_error(p[:, is_good].sum(dim=1), is_good[given]))
+
+def _check_shape(p, n, levels):
+    shape = n, len(levels)
+    need(p.shape == shape, f"probabilities of shape {shape} are needed, not {tuple(p.shape)}")
 
 def _errors(p, given, levels) -> dict:
     "Squared errors of four predictions that a distribution can stand for, and how often the mode is right"
@@ -347,9 +342,7 @@ def plot_distributions(
 
     Bars for each model, dashed its expected rating, a star under the rating that was given."""
     n, levels = len(titles), _levels(levels)
-    for p in said.values():
-        if p.shape != (n, len(levels)):
-            raise ValueError(f"probabilities of shape ({n}, {len(levels)}) are needed, not {tuple(p.shape)}")
+    for p in said.values(): _check_shape(p, n, levels)
     if axs is None: axs = plt.subplots(1, n, figsize=(2.5*n, 2.9), layout='constrained', sharey=True)[1]
     axs = np.atleast_1d(axs).ravel()
     given = np.full(n, np.nan) if given is None else given
@@ -365,9 +358,9 @@ _colours = '#0072B2', '#E69F00', '#009E73', '#CC79A7'
 def _plot_distribution(said, levels, given, ax):
     "One panel of `plot_distributions`"
     width = .8*levels.diff().min().item()/len(said)
-    for j, (name, p) in enumerate(said.items()):
-        colour = _colours[j % len(_colours)]
-        ax.bar(levels + (j - (len(said) - 1)/2)*width, p, width, color=colour, label=name)
+    shifts = (np.arange(len(said)) - (len(said) - 1)/2)*width
+    for (name, p), shift, colour in zip(said.items(), shifts, cycle(_colours)):
+        ax.bar(levels + shift, p, width, color=colour, label=name)
         ax.axvline((p @ levels).item(), color=colour, ls='--', lw=1.2)
     if not np.isnan(given): ax.plot(given, -.035, marker='*', ms=10, color='k', clip_on=False)
     ax.set(xlabel='rating', xticks=levels.tolist()[::max(1, len(levels)//5)])

@@ -22,8 +22,8 @@ try:
 except (ImportError, NameError): DistributedDL = TfmdDL    # accelerate is missing
 
 def _check_accelerate():
-    if DistributedDL is TfmdDL:
-        raise ImportError("several processes need accelerate: pip install 'collab_course[distributed]'")
+    needed = "several processes need accelerate: pip install 'collab_course[distributed]'"
+    need(DistributedDL is not TfmdDL, needed, ImportError)
 
 # %% ../nbs/package/09_distributed.ipynb #f1a00002
 def _check_sum(t) -> tuple: # length, weighted sum of the bits
@@ -59,7 +59,7 @@ class DistributedRatingsDL(DistributedDL):
         world_size:int=None # How many there are
     ):
         _check_accelerate()
-        if not isinstance(dl, RatingsDL): raise DataError(f"a RatingsDL is needed, not {type(dl).__name__}")
+        need(isinstance(dl, RatingsDL), f"a RatingsDL is needed, not {type(dl).__name__}")
         super().__init__(dl, rank, world_size)
         self.n_batch = 0        # rows in the present batch
         self.is_whole = False   # whether the learner holds all of it
@@ -86,9 +86,9 @@ class DistributedRatingsDL(DistributedDL):
 
     def _check_same(self, idxs):
         check_sums = [_check_sum(t) for t in (idxs, self.dataset.x, self.dataset.y)]
-        if len(set(_everyones((self.dl.bs, self.dl.drop_last, *check_sums)))) > 1:
-            raise DataError('the processes hold different rows or batch sizes: '
-                            'build the loaders from the same ratings with the same `seed`')
+        different = set(_everyones((self.dl.bs, self.dl.drop_last, *check_sums)))
+        need(len(different) == 1, 'the processes hold different rows or batch sizes: '
+                                  'build the loaders from the same ratings with the same `seed`')
 
     def __iter__(self):
         self.dl.before_iter()
@@ -165,6 +165,6 @@ def distributed(
         yield learn
         return
     _check_accelerate()
-    if any(isinstance(m, nn.Embedding) and m.sparse for m in learn.model.modules()):
-        raise DataError('sparse embeddings cannot be trained by several processes: leave `sparse_rows` out')
+    is_sparse = any(isinstance(m, nn.Embedding) and m.sparse for m in learn.model.modules())
+    need(not is_sparse, 'sparse embeddings cannot be trained by several processes: leave `sparse_rows` out')
     with learn.distrib_ctx(sync_bn=sync_bn, **kwargs), learn.added_cbs(SharedBatches()): yield learn

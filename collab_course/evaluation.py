@@ -16,9 +16,6 @@ from .interface import *
 from .interface import _as_indices, _device, _has
 
 # %% ../nbs/package/12_evaluation.ipynb #f6b563e7
-def _check(ok, problem:str, error=ValueError):
-    if not ok: raise error(problem)
-
 def _places(hits:Tensor) -> Tensor: # (k,) 1., 2., …, k
     "The places of lists (users, k)"
     return torch.arange(1., hits.shape[-1] + 1, device=hits.device)
@@ -36,10 +33,10 @@ def dcg(
 # %% ../nbs/package/12_evaluation.ipynb #a2a85073
 def _checked_hits(hits, n_relevant) -> tuple: # (users, k) float; (users,) float with NaN for 0
     hits, n = torch.as_tensor(hits).float(), torch.as_tensor(n_relevant).float()
-    _check(hits.ndim == 2 and n.shape == hits.shape[:1],
-           f"hits and n_relevant are (users, k) and (users,), not {tuple(hits.shape)} and {tuple(n.shape)}")
-    _check(hits.shape[1] > 0, 'a list has at least one place')
-    _check((hits.sum(1) <= n).all(), 'more hits than relevant items')
+    need(hits.ndim == 2 and n.shape == hits.shape[:1],
+         f"hits and n_relevant are (users, k) and (users,), not {tuple(hits.shape)} and {tuple(n.shape)}")
+    need(hits.shape[1] > 0, 'a list has at least one place')
+    need((hits.sum(1) <= n).all(), 'more hits than relevant items')
     return hits, n.masked_fill(n == 0, float('nan'))
 
 def precision_at_k(
@@ -100,7 +97,7 @@ def coverage(
     """The share of the candidates that stands in anybody's list. Raises `ValueError` for no candidates.
 
     Source: Ge, Delgado-Battenfeld and Jannach 2010, *Beyond Accuracy*."""
-    _check(n_candidates > 0, f"at least one item must be a candidate, not {n_candidates}")
+    need(n_candidates > 0, f"at least one item must be a candidate, not {n_candidates}")
     return len(ranked[ranked > 0].unique())/n_candidates
 
 def novelty(
@@ -122,24 +119,21 @@ def rating_errors(
     "How far predicted ratings are off. Raises `ValueError` for other lengths, no rows, no finite numbers."
     pred, targ = (torch.as_tensor(t).detach().double().cpu().flatten() for t in (pred, targ))
     n = len(pred)
-    _check(n == len(targ) > 0, f"{n} and {len(targ)} numbers: as many of both are needed, and at least one")
+    need(n == len(targ) > 0, f"{n} and {len(targ)} numbers: as many of both are needed, and at least one")
     error = pred - targ
-    _check(error.isfinite().all(), 'predictions and ratings must be finite numbers')
+    need(error.isfinite().all(), 'predictions and ratings must be finite numbers')
     return pd.Series({'RMSE': error.square().mean().sqrt().item(), 'MAE': error.abs().mean().item()})
 
 # %% ../nbs/package/12_evaluation.ipynb #342f3a1b
-def _check_rows(df): _check(len(df), 'the table is empty', DataError)
-
-def _check_share(ratio):
-    _check(0 < ratio < 1, f"the share that trains is between 0 and 1, not {ratio}", DataError)
+def _check_share(ratio): need(0 < ratio < 1, f"the share that trains is between 0 and 1, not {ratio}")
 
 def _column(df, name, k:int=0, hint='') -> pd.Series:
     "Column `name`, or the k-th if None; a `DataError` where there is none, or a value is missing"
-    _check_rows(df)
+    need(len(df), 'the table is empty')
     name = df.columns[k] if name is None else name
-    _check(name in df, f"there is no column {name!r} in {list(df.columns)}{hint}", DataError)
+    need(name in df, f"there is no column {name!r} in {list(df.columns)}{hint}")
     n_missing = int(df[name].isna().sum())
-    _check(n_missing == 0, f"column {name!r}: {n_missing} of {len(df)} values are missing", DataError)
+    need(n_missing == 0, f"column {name!r}: {n_missing} of {len(df)} values are missing")
     return df[name]
 
 def _within(groups, ratio:float, seed) -> tuple: # (training, validation) row positions
@@ -159,7 +153,7 @@ def random_split(
     seed:int=0            # Of the draw
 ) -> tuple: # (training, validation) row positions, ascending
     "Any rows."
-    _check_rows(ratings)
+    need(len(ratings), 'the table is empty')
     return _within(np.zeros(len(ratings)), ratio, seed)
 
 def user_split(
@@ -210,7 +204,7 @@ def time_split(
     when = _column(ratings, time).to_numpy()
     n_train = max(int(round(ratio*len(when))), 1)
     late = when > np.sort(when)[n_train - 1]
-    _check(late.any(), f"no row is later than the {ratio:.0%}: too many have the same time", DataError)
+    need(late.any(), f"no row is later than the {ratio:.0%}: too many have the same time")
     return np.flatnonzero(~late), np.flatnonzero(late)
 
 # %% ../nbs/package/12_evaluation.ipynb #2129a2c3
@@ -218,10 +212,10 @@ def _positions(rows, n:int):
     "Row positions as an array; a `DataError` for masks, and for what lies outside of n rows"
     rows = np.asarray(rows)
     if rows.size == 0: return rows.astype(int)
-    _check(rows.ndim == 1 and rows.dtype.kind in 'iu',
-           f"row positions are integers, not {rows.dtype}; of a mask take np.flatnonzero(mask)", DataError)
+    need(rows.ndim == 1 and rows.dtype.kind in 'iu',
+         f"row positions are integers, not {rows.dtype}; of a mask take np.flatnonzero(mask)")
     low, high = rows.min(), rows.max()
-    _check(0 <= low and high < n, f"row positions are from 0 to {n-1}, not {low} to {high}", DataError)
+    need(0 <= low and high < n, f"row positions are from 0 to {n-1}, not {low} to {high}")
     return rows
 
 def _leaks(pair, train, valid) -> dict: # pair (n,): the same number for the same pair
@@ -265,8 +259,8 @@ def rank_scores(
     "The scores by which `model` ranks all items for users. Raises `IndexError` for an index without a row."
     if not isinstance(model, nn.Module) and callable(model): return model(torch.as_tensor(users))
     n_users, n_items = sizes(model)
-    _check(n_items is not None, f"a {type(model).__name__} does not say how many items it has; "
-                                "give a model of this course or a function", NotInModel)
+    need(n_items is not None, f"a {type(model).__name__} does not say how many items it has; "
+                              "give a model of this course or a function", NotInModel)
     users = _as_indices('users', users, n_users, _device(model))
     if _has(model, 'rank_scores'): return model.rank_scores(users)
     return score(model, users[:, None], torch.arange(n_items))
@@ -275,7 +269,7 @@ def _scores_of(model, users, n_items:int) -> Tensor: # (n, n_items) float, on th
     "`rank_scores`, and a `ValueError` where they have another shape"
     scores = torch.as_tensor(rank_scores(model, users)).detach().float().cpu()
     shape = len(users), n_items
-    _check(scores.shape == shape, f"the scores must be (users, n_items) = {shape}, not {tuple(scores.shape)}")
+    need(scores.shape == shape, f"the scores must be (users, n_items) = {shape}, not {tuple(scores.shape)}")
     return scores
 
 def _rows(n_items:int) -> int: return max(1, 2**24//n_items)    # users at a time: 64 MB of scores
@@ -299,7 +293,7 @@ def _all_hits(model, known:History, wanted:History, k:int) -> tuple: # users (n,
               for some in users.split(_rows(n_items))]
     lists, hits, n_relevant = (torch.cat(parts) for parts in zip(*blocks))
     some = n_relevant > 0
-    _check(some.any(), 'no validation pair is new: there is nothing to find', DataError)
+    need(some.any(), 'no validation pair is new: there is nothing to find')
     return users[some], lists[some], hits[some], n_relevant[some]
 
 def _of_all_lists(lists, known:History) -> pd.Series:

@@ -62,11 +62,11 @@ def _as_indices(what:str, idx, n, device) -> Tensor:
     "`idx` as an int64 tensor on `device`; an error where one of them is not a row of `n`"
     idx = torch.as_tensor(idx.to_numpy() if isinstance(idx, (pd.Series, pd.Index)) else idx, device=device)
     if not idx.numel(): return idx.long()
-    if idx.is_floating_point() or idx.is_complex() or idx.dtype == torch.bool:
-        raise TypeError(f"{what} must be integer indices (0 is #na#), not {idx.dtype}")
-    low, high = int(idx.min()), int(idx.max())
-    if n is not None and not 0 <= low <= high < n:
-        raise IndexError(f"{what} must be from 0 (#na#) to {n-1}; given were {low} to {high}")
+    is_whole = not (idx.is_floating_point() or idx.is_complex() or idx.dtype == torch.bool)
+    need(is_whole, f"{what} must be integer indices (0 is #na#), not {idx.dtype}", TypeError)
+    low, high, last = int(idx.min()), int(idx.max()), torch.inf if n is None else n - 1
+    fit = 0 <= low <= high <= last
+    need(fit, f"{what} must be from 0 (#na#) to {last}, not {low} to {high}", IndexError)
     return idx.long()
 
 _block = 2**17  # pairs at a time
@@ -77,8 +77,7 @@ def output_blocks(
     items  # Indices of items, of a shape that broadcasts with `users`
 ) -> tuple: # (the broadcast shape, an iterator over outputs of the model for a block of pairs after another)
     "What `model` says of pairs, block by block, in evaluation mode. Raises as `score` does."
-    if not isinstance(model, nn.Module):
-        raise NotInModel(f"{type(model).__name__} is not a model that scores pairs")
+    need(isinstance(model, nn.Module), f"{type(model).__name__} is not a model that scores pairs", NotInModel)
     device, (n_users, n_items) = _device(model), sizes(model)
     pairs = _as_indices('users', users, n_users, device), _as_indices('items', items, n_items, device)
     x = torch.stack(torch.broadcast_tensors(*pairs), dim=-1)                     # (…, 2)
@@ -112,10 +111,9 @@ def as_ratings(
 # %% ../nbs/package/06_interface.ipynb #8fa9ed44
 def _answer(model, what:str, which:str) -> Tensor:
     "The model's own answer, or its attribute `{which}_{what}`: a detached copy"
-    names = ['user', 'item', *label_vocabs(model)]
-    if which not in names: raise ValueError(f"which must be {' or '.join(map(repr, names))}, not {which!r}")
+    one_of(which, ['user', 'item', *label_vocabs(model)])
     part = getattr(model, what)(which) if _has(model, what) else _named_part(model, f'{which}_{what}')
-    if not isinstance(part, Tensor): raise NotInModel(f"{type(model).__name__} has no {what}")
+    need(isinstance(part, Tensor), f"{type(model).__name__} has no {what}", NotInModel)
     return part.detach().clone()
 
 def factors(
@@ -161,7 +159,7 @@ def given_part(
 ) -> Tensor: # (n_factors + 1,), the bias last, or (n_users, n_factors + 1) for all; one zero for nothing
     "The part of a user's factors and bias that follows from what was rated, and from labels."
     if _has(model, 'given_part'): return model.given_part(rated, labels, memo)
-    if labels: raise NotInModel(f"{type(model).__name__} has no labels of users")
+    need(not labels, f"{type(model).__name__} has no labels of users", NotInModel)
     return torch.zeros(1, device=_device(model))
 
 # %% ../nbs/package/06_interface.ipynb #4c18d1e8
@@ -172,8 +170,8 @@ def saveable(
 ): # The class
     "Class decorator: let models of this class be saved and loaded. Raises `ValueError` if its name is taken."
     taken = _saveable().get(cls.__name__, cls)
-    if (taken.__qualname__, taken.__module__) != (cls.__qualname__, cls.__module__):
-        raise ValueError(f"{cls.__name__!r} is taken by {taken.__module__}.{taken.__qualname__}")
+    is_the_same = (taken.__qualname__, taken.__module__) == (cls.__qualname__, cls.__module__)
+    need(is_the_same, f"{cls.__name__!r} is taken by {taken.__module__}.{taken.__qualname__}")
     _made_known[cls.__name__] = cls
     return cls
 
@@ -197,15 +195,14 @@ def _fastai_dot_arguments(model):
 def _layer(block, kind): return next((layer for layer in block if isinstance(layer, kind)), None)
 
 def _fastai_net_arguments(model):
-    blocks, last = [b for b in model.layers if isinstance(b, LinBnDrop)], model.layers[-1]
-    *hidden, final = blocks
-    dropouts = [_layer(b, nn.Dropout) for b in hidden]
+    *hidden, final = (b for b in model.layers if isinstance(b, LinBnDrop))
+    linear, norm, dropout = ([_layer(b, kind) for b in hidden]
+                             for kind in (nn.Linear, nn.BatchNorm1d, nn.Dropout))
+    last = model.layers[-1]
     return dict(emb_szs=[(e.num_embeddings, e.embedding_dim) for e in model.embeds], embed_p=model.emb_drop.p,
-                layers=[_layer(b, nn.Linear).out_features for b in hidden],
-                ps=[d.p if d else 0. for d in dropouts],
-                use_bn=any(_layer(b, nn.BatchNorm1d) for b in hidden),
-                bn_final=_layer(final, nn.BatchNorm1d) is not None,
-                lin_first=isinstance(blocks[0][0], nn.Linear),
+                layers=[o.out_features for o in linear], ps=[o.p if o else 0. for o in dropout],
+                use_bn=any(norm), bn_final=_layer(final, nn.BatchNorm1d) is not None,
+                lin_first=isinstance(model.layers[0][0], nn.Linear),
                 y_range=(last.low, last.high) if isinstance(last, SigmoidRange) else None)
 
 _fastai_arguments = {EmbeddingDotBias: _fastai_dot_arguments, EmbeddingNN: _fastai_net_arguments}
@@ -213,8 +210,8 @@ _fastai_arguments = {EmbeddingDotBias: _fastai_dot_arguments, EmbeddingNN: _fast
 def _kept_arguments(model, /, **given) -> dict:
     "The arguments of the constructor: those given, the others from the attributes of the same names"
     names = [n for n in inspect.signature(type(model)).parameters if n not in given]
-    for n in names:
-        if not hasattr(model, n): raise NotInModel(f"{type(model).__name__} does not keep its argument {n!r}")
+    gone = [n for n in names if not hasattr(model, n)]
+    need(not gone, f"{type(model).__name__} does not keep its arguments {gone}", NotInModel)
     return given | {n: getattr(model, n) for n in names}
 
 def _arguments(model) -> dict:
@@ -227,8 +224,8 @@ def kind_of(
 ) -> tuple: # (name of the class, arguments)
     "What `rebuild` needs to make a model of the same kind and shape. Raises `NotInModel` for other models."
     cls, name = type(model), type(model).__name__
-    if not _is_ours(cls) and _saveable().get(name) is not cls:
-        raise NotInModel(f"{name} is not known to be loaded again: decorate the class with `saveable`")
+    is_known = _is_ours(cls) or _saveable().get(name) is cls
+    need(is_known, f"{name} is not known to be loaded again: decorate its class with `saveable`", NotInModel)
     return name, json.loads(json.dumps(_arguments(model), default=Tensor.tolist))
 
 def rebuild(
@@ -240,8 +237,7 @@ def rebuild(
 
     Raises `ValueError` for an unknown name."""
     known = _saveable()
-    if name not in known:
-        raise ValueError(f"there is no model called {name!r}; known are {', '.join(sorted(known))}")
+    need(name in known, f"there is no model called {name!r}; known are {', '.join(sorted(known))}")
     cls = known[name]
     with nullcontext() if device is None else torch.device(device):
         return cls.from_arguments(**args) if hasattr(cls, 'from_arguments') else cls(**args)
@@ -263,7 +259,7 @@ def _resized(args:dict, n_users:int, n_items:int) -> dict:
     if 'emb_szs' in args:
         (_, *user_dim), (_, *item_dim) = args['emb_szs']
         new['emb_szs'] = [[n_users, *user_dim], [n_items, *item_dim]]
-    if not new: raise NotInModel('the arguments of this model do not say how many users it has')
+    need(new, 'the arguments of this model do not say how many users it has', NotInModel)
     return args | new
 
 def _row_counts(name:str, args:dict, n_users:int, n_items:int) -> dict:
@@ -282,8 +278,8 @@ def state_rows(
     now, user, item = (_row_counts(name, args, n_users + u, n_items + i) for u, i in ((0, 0), (1, 0), (0, 1)))
     rows = {k: (user[k] - now[k], item[k] - now[k]) for k in now}
     for k, which in rows.items():
-        if not set(which) <= {0, 1} or which == (1, 1) and now[k] != n_users + n_items:
-            raise NotInModel(f"{k} of {name} has neither a row for each user nor one for each item")
+        fits = set(which) <= {0, 1} and (which != (1, 1) or now[k] == n_users + n_items)
+        need(fits, f"{k} of {name} has neither a row for each user nor one for each item", NotInModel)
     return rows
 
 # %% ../nbs/package/06_interface.ipynb #1bddefbb
@@ -298,10 +294,9 @@ def grow(
     Raises as `state_rows`, and `ValueError` for fewer rows than now."""
     if _has(model, 'grow'): return model.grow(n_users, n_items, pairs)
     (name, args), old = kind_of(model), sizes(model)
-    if n_users < old[0] or n_items < old[1]:
-        raise ValueError(f"a model for {old} users and items cannot shrink to {(n_users, n_items)}")
-    rows, more = state_rows(model), (n_users - old[0], n_items - old[1])
-    new = rebuild(name, _resized(args, n_users, n_items), _device(model))
+    more = n_users - old[0], n_items - old[1]
+    need(min(more) >= 0, f"a model for {old} users and items cannot shrink to {(n_users, n_items)}")
+    rows, new = state_rows(model), rebuild(name, _resized(args, n_users, n_items), _device(model))
     new.load_state_dict({k: _grown(v, rows[k], old[0], *more) for k, v in model.state_dict().items()})
     if _has(new, 'set_pairs'): new.set_pairs(model.pairs if pairs is None else pairs)
     return new.train(model.training)

@@ -23,8 +23,8 @@ class LabelSet:
         vocab:list,  # The labels, '#na#' first
         table:Tensor # (rows, width) indices into `vocab`
     ):
-        _check_owner(which)
-        if name in ('', 'user', 'item'): raise ValueError(f"a set of labels cannot be called {name!r}")
+        one_of(which, ('user', 'item'))
+        need(name not in ('', 'user', 'item'), f"a set of labels cannot be called {name!r}")
         self.name, self.which, self.vocab, self.table = name, which, list(vocab), table
 
     def __len__(self): return len(self.vocab)
@@ -44,9 +44,6 @@ class LabelSet:
         table = torch.zeros(rows, spec['width'], dtype=torch.long)
         return cls(spec['name'], spec['which'], spec['vocab'], table)
 
-def _check_owner(which):
-    if which not in ('user', 'item'):
-        raise ValueError(f"labels belong to a 'user' or an 'item', not to {which!r}")
 
 # %% ../nbs/08_labels.ipynb #e2279d01
 def label_set(
@@ -63,20 +60,16 @@ def label_set(
     Labels are text, numbers or truth values; a missing value is no label. Raises `DataError` for others, for
     missing columns, for users or items of the vocabulary that the table lacks, and for a column without any
     label."""
-    _check_owner(which)
+    one_of(which, ('user', 'item'))
     column = dls.train_ds.cat_names[which == 'item']
-    on = column if on is None else on
-    for c in (on, labels):
-        if c not in table:
-            raise DataError(f"the table of {which}s has no column {c!r}; it has {list(table.columns)}")
-    names = dls.classes[column]
+    on, names, what = ifnone(on, column), dls.classes[column], f'the table of {which}s'
+    need_columns(table, [on, labels], what)
     found = _labels_by_row(names, table[on], table[labels], sep)
-    gone = [n for k, n in enumerate(names) if k and k not in found]
-    if gone:
-        raise DataError(f"{len(gone)} of {len(names) - 1} {which}s in the ratings are not in column {on!r} "
-                        f"of the table of {which}s, such as {', '.join(map(repr, gone[:3]))}")
+    gone = [repr(n) for k, n in enumerate(names) if k and k not in found]
+    need(not gone, f"{len(gone)} of {len(names) - 1} {which}s in the ratings are not in column {on!r} "
+                   f"of {what}, such as {', '.join(gone[:3])}")
     vocab = sorted(set().union(*found.values()), key=lambda label: (isinstance(label, str), label))
-    if not vocab: raise DataError(f"column {labels!r} has no label for any {which} of the ratings")
+    need(vocab, f"column {labels!r} has no label for any {which} of the ratings")
     return LabelSet(name or labels, which, ['#na#', *vocab], _label_table(found, vocab, len(names)))
 
 def _labels_by_row(names, ids, values, sep) -> dict: # {index: set of labels}
@@ -103,8 +96,7 @@ def _split_labels(value, sep) -> list:
         parts = value.split(sep) if sep else [value]
         return [p.strip() for p in parts if p.strip()]
     if isinstance(value, np.generic): value = value.item()
-    if not isinstance(value, (bool, int, float)):
-        raise DataError(f"a label is text or a number, not {value!r}")
+    need(isinstance(value, (bool, int, float)), f"a label is text or a number, not {value!r}")
     return [value]
 
 # %% ../nbs/08_labels.ipynb #3e09630e
@@ -119,7 +111,7 @@ class LabelEmbedding(Module):
         n_out:int, # Numbers for each label
         pool:str='sum' # 'sum' or 'mean'
     ):
-        if pool not in ('sum', 'mean'): raise ValueError(f"pool must be 'sum' or 'mean', not {pool!r}")
+        one_of(pool, ('sum', 'mean'), 'pool')
         self.emb, self.pool, self.labels = Embedding(len(labels), n_out), pool, labels.spec()
         self.name, self.which, self.vocab = labels.name, labels.which, labels.vocab
         self.register_buffer('table', labels.table.clone())
@@ -136,12 +128,11 @@ def _label_sets(labels, n_users:int, n_items:int) -> list:
     labels = [labels] if isinstance(labels, LabelSet) else labels
     sets = [LabelSet.from_spec(s, rows[s['which']]) if isinstance(s, dict) else s for s in labels]
     for s in sets:
-        if len(s.table) != rows[s.which]:
-            raise DataError(f"the labels {s.name!r} are for {len(s.table)} {s.which}s, the model for "
-                            f"{rows[s.which]}: make them with the same loaders")
+        n_rows, n = len(s.table), rows[s.which]
+        need(n_rows == n, f"the labels {s.name!r} are for {n_rows} {s.which}s, the model for {n}: "
+                          "make them with the same loaders")
     names = [s.name for s in sets]
-    if len(set(names)) < len(names):
-        raise DataError(f"two sets of labels have the same name: {', '.join(names)}")
+    need(len(set(names)) == len(names), f"two sets of labels have the same name: {', '.join(names)}")
     return sets
 
 class HasLabels(Module):
@@ -159,8 +150,7 @@ class DotProductLabels(HasLabels):
     Takes x (batch, 2), column 0 the user index and column 1 the item index; returns (batch,). Source: Koren,
     Bell and Volinsky 2009, *Matrix Factorization Techniques*, eq. 6 (attributes)."""
     def __init__(self,
-        n_users:int,   # Rows of the user embedding, `#na#` included
-        n_items:int,   # Rows of the item embedding, `#na#` included
+        n_users:int, n_items:int, # Rows of the user and of the item embedding, `#na#` included
         n_factors:int, # Latent factors of each
         y_range:tuple=(0, 5.5), # (low, high) of a sigmoid; None for none
         labels=()      # Label sets of users and of items
@@ -200,11 +190,10 @@ class DotProductLabels(HasLabels):
 
         Of a set that a new user does not name, the mean over all users"""
         sets, labels = [e for e in self.label_factors if e.which == 'user'], labels or {}
-        known = [e.name for e in sets]
-        for name in sorted(labels):
-            if name not in known:
-                known = ', '.join(map(repr, known)) or 'none'
-                raise ValueError(f"there are no labels of users called {name!r}; there are {known}")
+        names = [e.name for e in sets]
+        known = ', '.join(map(repr, names)) or 'none'
+        for name in labels:
+            need(name in names, f"there are no labels of users called {name!r}; there are {known}")
         parts = [_label_part(e, rated, labels.get(e.name), {} if memo is None else memo) for e in sets]
         return sum(parts) if parts else torch.zeros(1, device=self.user_factors.weight.device)
 
@@ -213,8 +202,7 @@ def _label_codes(emb, named) -> list:
     named = named if isinstance(named, (list, tuple, set)) else [named]
     known = {label: k for k, label in enumerate(emb.vocab) if k}
     for label in named:
-        if label in known: continue
-        raise ValueError(f"no {emb.name} is called {label!r}; there are {', '.join(map(repr, known))}")
+        need(label in known, f"no {emb.name} is called {label!r}; there are {', '.join(map(repr, known))}")
     return [known[label] for label in named]
 
 def _label_part(emb, rated, named, memo:dict) -> Tensor:

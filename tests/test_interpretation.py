@@ -81,7 +81,7 @@ def test_ratings_may_be_given_and_may_be_missing(small, tmp_path):
     info = CollabInterpretation.from_learner(small, other).info().set_index('title')
     assert info.loc['a', 'mean'] == 1.5 and info.loc['b', 'n_ratings'] == 0 and np.isnan(info.loc['b', 'mean'])
     with pytest.raises(DataError, match="'rating'"): CollabInterpretation.from_learner(small, other[['user', 'title']])
-    with pytest.raises(DataError, match='1 of 3 ratings'): CollabInterpretation.from_learner(small, other.assign(rating=[1, np.nan, 2]))
+    with pytest.raises(DataError, match='1 of 3 values not a finite number'): CollabInterpretation.from_learner(small, other.assign(rating=[1, np.nan, 2]))
     with pytest.raises(DataError, match='no user in the ratings is known'): CollabInterpretation.from_learner(small, other.astype({'user': str}))
     with pytest.raises(ValueError, match='all mean ratings are the same'): CollabInterpretation.from_learner(small, pd.DataFrame(dict(user=1, title=list('abc'), rating=3.))).plot_bias()
     bare = Learner(small.dls.new_empty(), small.model)

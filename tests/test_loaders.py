@@ -129,7 +129,7 @@ def test_bad_arguments(few, kw, words):
 
 
 @pytest.mark.parametrize('change, words', [
-    (lambda d: d.assign(rating=d.rating.where(d.index != 4)), r"'rating': 1 of 2000 ratings are not finite numbers, first row 4 \(nan\)"),
+    (lambda d: d.assign(rating=d.rating.where(d.index != 4)), r"'rating': 1 of 2000 values not a finite number, first row 4 \(nan\)"),
     (lambda d: d.assign(rating=d.rating.astype(object).where(d.index != 4, 'x')), "first row 4 \\('x'\\)"),
     (lambda d: d.assign(user=d.user.where(d.index != 4)), "'user': 1 of 2000 ids are missing, first in row 4"),
     (lambda d: d.assign(item='#na#'), "stands for the unknown"), (lambda d: d.head(0), 'empty'), (lambda d: d[['user', 'item']], 'three columns')])
@@ -242,8 +242,8 @@ def test_new_rows(small):
     with_y = small.test_dl(rows.assign(rating=[1, 2, 3]))
     assert learn.get_preds(dl=with_y)[1].flatten().tolist() == [1, 2, 3] and learn.validate(dl=with_y)[0] > 0
     assert small.test_dl(rows.assign(rating=[1, 2, 3]), with_labels=False).dataset.y is None
-    with pytest.raises(DataError, match=r"\['item'\] missing"): small.test_dl(rows[['user']])
-    with pytest.raises(DataError, match='not finite'): small.test_dl(rows.assign(rating=[1, None, 3]))
+    with pytest.raises(DataError, match="no column 'item'"): small.test_dl(rows[['user']])
+    with pytest.raises(DataError, match='not a finite number'): small.test_dl(rows.assign(rating=[1, None, 3]))
     with pytest.warns(UserWarning, match="none of the 2 different values of 'user' is known, such as 1"): small.test_dl([dict(user=1, item='i1'), dict(user=2, item='i2')])
     assert len(small.test_dl(rows, bs=1)) == 3
 

@@ -65,7 +65,7 @@ def test_models_do_not_share_a_table(small):
 def test_unusable_label_sets(small):
     table = pd.DataFrame(dict(item=['a', 'b', 'c'], tags=['x', 'y', 'x']))
     for kw, words, error in ((dict(labels='tag'), "no column 'tag'; it has", DataError), (dict(labels='tags', on='title'), "no column 'title'", DataError),
-                             (dict(labels='tags', which='film'), "'user' or an 'item', not to 'film'", ValueError), (dict(labels='tags', name='user'), 'cannot be called', ValueError)):
+                             (dict(labels='tags', which='film'), "which must be 'user' or 'item', not 'film'", ValueError), (dict(labels='tags', name='user'), 'cannot be called', ValueError)):
         with pytest.raises(error, match=words): label_set(small, table, **kw)
     with pytest.raises(DataError, match="2 of 3 items in the ratings are not in column 'item' of the table of items, such as 'a', 'c'"): label_set(small, table[1:2], 'tags')
     with pytest.raises(DataError, match='no label for any item'): label_set(small, table.assign(tags=None), 'tags')
