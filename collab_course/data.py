@@ -36,8 +36,8 @@ def read_ratings(
     res = _renamed(table, columns)
     res['rating'] = finite_ratings(table[columns['rating']], decimal)
     res, n_missing = _without_missing(res, columns, missing)
-    _check_values(res.rating, columns['rating'])
     if transform is not None: res['rating'] = _transformed(res.rating, transform)
+    _check_values(res.rating, columns['rating'])
     again = res.duplicated(['user', 'item'], keep='last')
     if again.any():
         what = f'{again.sum()} rows repeat a (user, item) pair: the last rating of each pair is kept'
