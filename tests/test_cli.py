@@ -33,7 +33,7 @@ def test_synthetic_needs_no_network(tmp_path):
 
 @pytest.mark.parametrize('args, words', [
     (['progression', '--data', 'none.csv'], 'neither the name of a data set'), (['progression', '--epochs', '0'], 'at least 1'), (['progression', '--seeds', 'x'], 'at least 1'),
-    (['progression', '--recipe', 'slow'], 'invalid choice'), (['progression', '--what'], 'unrecognized'), ([], 'required'), (['fly'], 'invalid choice')])
+    (['progression', '--recipe', 'slow'], 'invalid choice'), (['progression', '--what'], 'unrecognized'), (['fly'], 'invalid choice')])
 def test_unusable_arguments(args, words, tmp_path):
     run = call(*args, cwd=tmp_path)
     assert run.returncode == 2 and run.stdout == '' and words in run.stderr and run.stderr.count('\n') == 1 and 'Traceback' not in run.stderr
@@ -67,7 +67,7 @@ def test_help_imports_nothing_heavy():
     for args in (['--help'], ['progression', '--help']):
         run = call(*args)
         assert run.returncode == 0 and 'example:' in run.stdout and '--data synthetic' in run.stdout
-    heavy = 'import sys; from collab_course.cli import main\ntry: main(["--help"])\nexcept SystemExit: print([m for m in ("torch", "pandas", "numpy", "fastai", "matplotlib") if m in sys.modules])'
+    heavy = 'import sys; from collab_course.cli import main\nmain(["--help"])\nprint([m for m in ("torch", "pandas", "numpy", "fastai", "matplotlib") if m in sys.modules])'
     assert subprocess.run([sys.executable, '-c', heavy], capture_output=True, text=True).stdout.endswith('[]\n')
 
 
@@ -91,3 +91,103 @@ def test_repeated_pairs_are_said_in_one_line(tmp_path):
     pd.concat([r, r.head(3)]).to_csv(tmp_path/'r.csv', index=False)
     run = call('progression', '--data', tmp_path/'r.csv', '--recipe', 'fast', '--epochs', 1)
     assert run.returncode == 0 and run.stderr == 'collab-course: 3 rows repeat a (user, item) pair: the last rating of each pair is kept\n'
+
+
+# From a file to a list
+
+def said(capsys, *args, status=0):
+    from collab_course.cli import main
+    capsys.readouterr()
+    assert main([*map(str, args)]) == status
+    return capsys.readouterr()
+
+
+@pytest.fixture(scope='module')
+def films(tmp_path_factory):
+    "A folder with a trained model of made ratings whose items have titles, and the ratings"
+    from collab_course.cli import main
+    folder = tmp_path_factory.mktemp('films')
+    r = synthetic_ratings(40, 30, 600).ratings
+    r = r.assign(item=[f'Film {i}, The ({1970 + i})' for i in r['item']], user='u' + r.user.astype(str))
+    r.assign(time=range(len(r))).to_csv(folder/'ratings.csv', index=False)
+    assert main(['train', str(folder/'ratings.csv'), '--out', str(folder/'model'), '--epochs', '2']) == 0
+    return folder
+
+
+def test_help_and_version(capsys):
+    for args in ((), ('--help',)): assert 'exit status: 0' in said(capsys, *args).out
+    assert said(capsys, '--version').out.strip() == __import__('collab_course').__version__
+    for command in ('train', 'recommend', 'similar', 'predict', 'evaluate', 'update', 'info', 'progression', 'benchmark'):
+        text = said(capsys, command, '--help').out
+        assert f'usage: collab-course {command}' in text and len(text.split('\n\n')[1]) > 20               # a description
+    run = subprocess.run([sys.executable, '-m', 'collab_course', 'fly'], capture_output=True, text=True)
+    assert run.returncode == 2 and 'invalid choice' in run.stderr
+
+
+def test_train_says_what_it_read_and_compares(films, tmp_path, capsys):
+    out = said(capsys, 'train', films/'ratings.csv', '--out', tmp_path/'m').out.splitlines()
+    assert out[0].startswith('600 ratings by 40 users of 30 items, from ') and 'in batches of 32' in out[1]
+    assert 'always the mean: ' in out[2] and 'biases alone: ' in out[2] and 'trained again on all ratings' in out[3] and 'written to' in out[4]
+    from collab_course.saving import Recommender
+    assert Recommender.load(tmp_path/'m').rated.trained.all()
+    out = said(capsys, 'train', films/'ratings.csv', '--out', tmp_path/'m', '--keep-held-out', '--time', 'time').out
+    assert 'trained again' not in out and Recommender.load(tmp_path/'m').rated.trained.sum() == 540
+    assert 'no such column' in said(capsys, 'train', films/'ratings.csv', '--out', tmp_path/'n', '--time', 'when', status=2).err
+    assert '--device cuda:77: there is none' in said(capsys, 'train', films/'ratings.csv', '--out', tmp_path/'n', '--device', 'cuda:77', status=2).err
+    from collab_course.cli import _said
+    errors = dict(rmse=1.2, mean=1.1, biases=1.05, held_out=50)
+    assert 'no better than always saying the mean' in _said(errors) and 'no better' not in _said(errors | dict(rmse=1.))
+
+
+def test_reading_options(tmp_path, capsys):
+    rows = [f"u{u}|film {i}|{1 + (u + i) % 4}|{u*i}" for u in range(8) for i in range(8)]
+    (tmp_path/'r.csv').write_text('\n'.join(rows), encoding='utf-16')
+    options = ('--sep', '|', '--encoding', 'utf-16', '--no-header', '--valid', 0)
+    out = said(capsys, 'train', tmp_path/'r.csv', '--out', tmp_path/'m', *options).out
+    assert out.startswith('64 ratings by 8 users of 8 items, from 1 to 4')
+    (tmp_path/'s.csv').write_text('\n'.join(['a;b;c;d', *rows]).replace('|', ';'))
+    out = said(capsys, 'train', tmp_path/'s.csv', '--out', tmp_path/'m', '--valid', 0, '--user', 'b', '--item', 'a', '--rating', 'c', '--missing', 4).out
+    assert 'from 1 to 3' in out and '16 not rated' in out
+    (tmp_path/'mine.csv').write_text('Title,Stars\n' + '\n'.join(f'Film {k},{1 + k % 5}' for k in range(12)))
+    err = said(capsys, 'train', tmp_path/'mine.csv', '--out', tmp_path/'n', status=2).err
+    assert "one person's list" in err and '--rated-from' in err and not (tmp_path/'n').exists()
+
+
+def test_somebodys_own_list(films, tmp_path, capsys):
+    (tmp_path/'mine.csv').write_text('Date,Name,Year,Letterboxd URI,Rating\n' + ''.join(f'2023-01-01,The Film {i},{1970 + i},https://boxd.it/x,{i % 5}.5\n' for i in range(6))
+                                     + '2023-01-01,Cats,2019,https://boxd.it/y,1\n')
+    got = said(capsys, 'recommend', films/'model', '--rated-from', tmp_path/'mine.csv', '-n', 3)
+    assert got.out.count('\n') == 3 and "6 of 7 titles are known; not 'Cats (2019)'" in got.err
+    assert not [i for i in range(6) if f'Film {i}, The' in got.out]
+    assert 'give one of them' in said(capsys, 'recommend', films/'model', '--rated-from', tmp_path/'mine.csv', '--user', 'u1', status=2).err
+    assert 'no such file' in said(capsys, 'recommend', films/'model', '--rated-from', tmp_path/'none.csv', status=2).err
+
+
+def test_lists_for_all_predict_evaluate_update_info(films, tmp_path, capsys):
+    import json
+    assert 'rows for 40 users' in said(capsys, 'recommend', films/'model', '--all', '-n', 5, '--out', tmp_path/'l.csv').out
+    lists = pd.read_csv(tmp_path/'l.csv')
+    assert 150 < len(lists) <= 200 and lists.user.value_counts().max() == 5 and not lists.duplicated(['user', 'item']).any() and list(lists) == ['user', 'item', 'predicted']
+    assert '--out FILE' in said(capsys, 'recommend', films/'model', '--all', status=2).err
+    got = json.loads(said(capsys, 'predict', films/'model', '--user', 'u7', '--item', 'Film 3, The (1973)', '--json').out)
+    assert got['user'] == 'u7' and len(got['items']) == 1
+    got = json.loads(said(capsys, 'evaluate', films/'model', films/'ratings.csv', '--json').out)
+    assert got['known'] == 600 and 0 < got['mae'] < got['rmse'] < 2*got['rmse_of_the_mean']
+    (tmp_path/'later.csv').write_text('item,user,stars\n' + ''.join(f'"Film {i}, The ({1970 + i})",new,{1 + i % 5}\n' for i in range(12)))
+    assert '41 users and 30 items, 612 ratings' in said(capsys, 'update', films/'model', tmp_path/'later.csv', '--out', tmp_path/'m').out
+    got = json.loads(said(capsys, 'info', tmp_path/'m', '--json').out)
+    assert (got['users'], got['ratings'], got['model']) == (41, 612, 'DotProductBias') and 'DotProductBias' in said(capsys, 'info', tmp_path/'m').out
+
+
+def test_ids_that_begin_with_a_dash(tmp_path, capsys):
+    r = synthetic_ratings(20, 15, 200).ratings
+    r.assign(user='-K' + r.user.astype(str), item='-0b' + r['item'].astype(str)).to_csv(tmp_path/'r.csv', index=False)
+    said(capsys, 'train', tmp_path/'r.csv', '--out', tmp_path/'m', '--valid', 0)
+    assert said(capsys, 'recommend', tmp_path/'m', '--user', '-K3', '-n', 2, '--include-seen').out.count('\n') == 2
+    assert said(capsys, 'recommend', tmp_path/'m', '--rated', '-0b3=4', '-n', 2).out.count('\n') == 2
+    assert 'put what begins with a dash behind --' in said(capsys, 'similar', tmp_path/'m', '-0b3', status=2).err
+    assert said(capsys, 'similar', tmp_path/'m', '-n', 2, '--', '-0b3').out.count('\n') == 2
+
+
+def test_a_folder_whose_name_has_two_lines(capsys):
+    assert said(capsys, 'info', 'a\nb', status=2).err.count('\n') == 1
