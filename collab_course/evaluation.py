@@ -185,8 +185,8 @@ def _times(df, name, hint='') -> np.ndarray: # (rows,) that can be compared
         return column.to_numpy()
     times = pd.to_datetime(column.astype(str), format='ISO8601', utc=True, errors='coerce')
     odd = column[times.isna().to_numpy()]
-    if len(odd): raise DataError(f"column {name!r} holds text such as {odd.iloc[0]!r}, which is no ISO 8601 date: "
-                                 "parse it first, by pd.to_datetime(…, format=…) or pd.to_numeric")
+    if len(odd): raise DataError(f"column {name!r} holds text such as {odd.iloc[0]!r}, which is no ISO 8601 "
+                                 "date: parse it first, by pd.to_datetime(…, format=…) or pd.to_numeric")
     return times.to_numpy()
 
 
