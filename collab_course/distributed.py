@@ -151,6 +151,12 @@ class SharedBatches(Callback):
         self.dl.is_whole = True
 
 # %% ../nbs/package/09_distributed.ipynb #d15a0015
+def _check_shared(trainer):
+    "A `DataError` where accelerate takes each process for the only one, as it does on CPUs without being told"
+    shared = trainer.accelerator.num_processes == num_distrib()
+    need(shared, f"{num_distrib()} processes were launched, but accelerate finds no GPU to share the work by: "
+                 "set ACCELERATE_USE_CPU=true in the environment to train on CPUs")
+
 @contextmanager
 def distributed(
     learn:Learner,     # A learner on `RatingsDataLoaders`
@@ -160,11 +166,14 @@ def distributed(
     """fastai's `learn.distrib_ctx()` with `SharedBatches`: all processes that were launched share the work.
 
     `bs` is the batch of all of them. With one process it does nothing. Raises, if there are several,
-    `ImportError` where accelerate is missing and `DataError` for embeddings with sparse gradients."""
+    `ImportError` where accelerate is missing, and `DataError` for embeddings with sparse gradients and on
+    CPUs without ACCELERATE_USE_CPU=true in the environment."""
     if num_distrib() < 2:
         yield learn
         return
     _check_accelerate()
     is_sparse = any(isinstance(m, nn.Embedding) and m.sparse for m in learn.model.modules())
     need(not is_sparse, 'sparse embeddings cannot be trained by several processes: leave `sparse_rows` out')
-    with learn.distrib_ctx(sync_bn=sync_bn, **kwargs), learn.added_cbs(SharedBatches()): yield learn
+    with learn.distrib_ctx(sync_bn=sync_bn, **kwargs), learn.added_cbs(SharedBatches()):
+        _check_shared(learn.distributed_trainer)
+        yield learn

@@ -174,6 +174,22 @@ def item_split(
     With ratios above a half every item has a training row."""
     return _within(_column(ratings, item, 1), ratio, seed)
 
+# %% ../nbs/package/12_evaluation.ipynb #5b01c0da
+def _times(df, name, hint='') -> np.ndarray: # (rows,) that can be compared
+    "The column of times, parsed where it is text; a `DataError` for text that is no ISO 8601 date"
+    column = _column(df, name, hint=hint)
+    if isinstance(column.dtype, pd.CategoricalDtype): column = column.astype(column.cat.categories.dtype)
+    column, types = column.infer_objects(), pd.api.types
+    is_time = types.is_datetime64_any_dtype, types.is_timedelta64_dtype, types.is_numeric_dtype
+    if any(check(column) for check in is_time) or isinstance(column.dtype, pd.PeriodDtype):
+        return column.to_numpy()
+    times = pd.to_datetime(column.astype(str), format='ISO8601', utc=True, errors='coerce')
+    odd = column[times.isna().to_numpy()]
+    if len(odd): raise DataError(f"column {name!r} holds text such as {odd.iloc[0]!r}, which is no ISO 8601 "
+                                 "date: parse it first, by pd.to_datetime(…, format=…) or pd.to_numeric")
+    return times.to_numpy()
+
+
 # %% ../nbs/package/12_evaluation.ipynb #5b01c0d5
 def leave_one_out(
     ratings:pd.DataFrame, # Rows
@@ -183,10 +199,11 @@ def leave_one_out(
 ) -> tuple: # (training, validation) row positions, ascending
     """Each user's last row (of equally late ones the last in the table).
 
-    Users with a single row keep it for training."""
+    Users with a single row keep it for training. Raises `DataError` for times that are text and no ISO 8601
+    dates."""
     users = pd.Series(pd.factorize(_column(ratings, user))[0])
     if time is None: when = np.random.default_rng(seed).permutation(len(users))
-    else: when = _column(ratings, time, hint='; time=None holds out a random row of each user').to_numpy()
+    else: when = _times(ratings, time, hint='; time=None holds out a random row of each user')
     in_order = users.iloc[np.argsort(when, kind='stable')]
     last = in_order.duplicated() & ~in_order.duplicated(keep='last')
     valid = np.sort(in_order.index[last])
@@ -199,9 +216,10 @@ def time_split(
 ) -> tuple: # (training, validation) row positions, ascending
     """One date for everybody. Rows of the very same time stay together in training.
 
-    So each validation row is later than all training rows. Raises `DataError` if that leaves none."""
+    So each validation row is later than all training rows. Raises `DataError` if that leaves none,
+    and for times that are text and no ISO 8601 dates."""
     _check_share(ratio)
-    when = _column(ratings, time).to_numpy()
+    when = _times(ratings, time)
     n_train = max(int(round(ratio*len(when))), 1)
     late = when > np.sort(when)[n_train - 1]
     need(late.any(), f"no row is later than the {ratio:.0%}: too many have the same time")
@@ -238,7 +256,7 @@ def split_report(
 ) -> pd.Series: # Counts
     """What to know of a split. The first four, and by time the last, must be 0 for a split without leaks.
 
-    Raises `DataError` for what are no row positions."""
+    Raises `DataError` for what are no row positions, and for times that are text and no ISO 8601 dates."""
     users, items = (pd.factorize(_column(ratings, name, k))[0] for k, name in enumerate((user, item)))
     train, valid = (_positions(rows, len(ratings)) for rows in (train, valid))
     res = _leaks(users*(items.max() + 1) + items, train, valid)
@@ -246,7 +264,7 @@ def split_report(
             'validation users without training rows': _n_new(users, train, valid),
             'validation items without training rows': _n_new(items, train, valid)}
     if time is not None:
-        when = _column(ratings, time).to_numpy()
+        when = _times(ratings, time)
         n_late = int((when[train] >= when[valid].min()).sum()) if len(valid) else 0
         res['training rows as late as the first validation row'] = n_late
     return pd.Series(res)

@@ -6,15 +6,18 @@
 __all__ = ['data_sets', 'MovieLens', 'movielens']
 
 # %% ../nbs/package/02_movielens.ipynb #35e02d06
-import contextlib, hashlib, io, os, re, subprocess, sys, tempfile, warnings, zipfile
+import contextlib, hashlib, io, os, re, subprocess, sys, tempfile, time, warnings, zipfile
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from typing import NamedTuple
+from urllib.request import urlopen
 
 import numpy as np, pandas as pd
 from fastai.data.external import URLs, fastai_path
-from fastdownload import download_url
+from fastcore.net import urlwrap
 from .errors import *
 from .files import write_whole
 
@@ -32,9 +35,13 @@ _sums = {
         'ratings.csv': 'b4239649fbf90ebf405c56c3ae1d929d9e7c86fc1a3a80cbef1c884df593ef73',
         'movies.csv': '43d1736d3c688eb5b7856473c36d86a1c345676cab256c91720c1f6984d263b5'}}
 _zips = {n: URLs.ML_100k.replace('ml-100k', n) for n in ('ml-100k', 'ml-latest-small')}
+_copies = {n: f'https://huggingface.co/datasets/Recommenders/MovieLens/resolve/main/{n}.zip'
+           for n in ('ml-100k', 'ml-1m', 'ml-10m', 'ml-20m')}
 _wheels = {'ml-100k': ('recbole==1.2.1', 'recbole-1.2.1-py3-none-any.whl',
                        '9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407')}
 _timeout = 20  # seconds that a server may be silent, when it is called and at any time later
+_rate = 10_000 # bytes a second that it must send on average, after a start of 3*_timeout
+_most = 10**7  # bytes; no zip of a small data set is larger, and no file in it
 
 def _same_sum(file:str, got:str, want:str):
     "A `DataError` unless the two SHA-256 are the same"
@@ -83,25 +90,65 @@ def _scratch():
     "A temporary folder inside fastai's data folder, on the same disk as the final place"
     home = fastai_path('data')
     home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix='.collab_course-', dir=home) as folder: yield Path(folder)
+    options = dict(prefix='.collab_course-', dir=home, ignore_cleanup_errors=True)
+    with tempfile.TemporaryDirectory(**options) as folder: yield Path(folder)
 
-def _download(url:str, dest:Path):
-    "fastai's downloader without its progress bar; a break in the middle is an error"
+# %% ../nbs/package/02_movielens.ipynb #f8073bc2
+def _in_thread(f, *args) -> Future:
+    "`f(*args)` in a thread for which nobody has to wait, not even the end of the program"
+    answer = Future()
+    def run():
+        try: answer.set_result(f(*args))
+        except BaseException as e: answer.set_exception(e)
+    Thread(target=run, daemon=True).start()
+    return answer
+
+def _receive(url:str, dest:Path, most:int, stop:Event):
+    "Write what `url` sends to `dest`; a `DataError` for more than `most` bytes, or for a break in the middle"
+    with urlopen(urlwrap(url), timeout=_timeout) as answer, open(dest, 'wb', buffering=0) as f:
+        while not stop.is_set() and (block := answer.read1(2**16)):
+            f.write(block)
+            need(f.tell() <= most, f'more than {most:,} bytes are sent, so it is not the published file')
+        need(not answer.length, 'the download broke off')
+
+def _download(url:str, dest:Path, most:int):
+    """Download at most `most` bytes to `dest`.
+
+    Raises `DataError` for more, for a break in the middle, and where fewer than `_rate` bytes a second have
+    come on average after the first minute (3 `_timeout`): a server may be slow, but not for ever."""
+    start, stop = time.monotonic(), Event()
+    received = _in_thread(_receive, url, dest, most, stop)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            download_url(url, dest, timeout=_timeout, show_progress=False)
-    except NameError as e:  # fastcore reports a break by an exception whose name it does not import
-        raise DataError('the download broke off') from e
+        while not wait([received], _timeout/10).done:
+            expected = _rate*(time.monotonic() - start - 3*_timeout)
+            n = dest.stat().st_size if dest.exists() else 0
+            need(n >= expected, f'timed out: {n:,} bytes in {time.monotonic() - start:.0f} s are too few')
+    finally: stop.set()
+    received.result()
 
-def _from_grouplens(name:str) -> dict: # {file name: content}
-    "Download, unpack and check GroupLens' zip, and keep what was in it in fastai's data folder"
-    need(name in _zips, 'GroupLens no longer offers this edition')
+# %% ../nbs/package/02_movielens.ipynb #f8073bc4
+def _unzip(name:str, zipped:Path) -> dict: # {file name: content}
+    "The checked files of data set `name` out of a zip, whatever else the zip holds"
+    with zipfile.ZipFile(zipped) as z:
+        return {file: _member(z, f'{name}/{file}', file, want) for file, want in _sums[name].items()}
+
+def _member(z:zipfile.ZipFile, path:str, file:str, want:str) -> bytes:
+    "The content of one member, read only if it says that it is no larger than `_most` bytes"
+    need(path in z.NameToInfo, f'the zip does not hold {path}')
+    need(z.getinfo(path).file_size <= _most, f'{path} is larger than the published file')
+    with z.open(path) as f: return _checked(f.read(_most), file, want)
+
+# %% ../nbs/package/02_movielens.ipynb #f8073bc7
+def _from_zip(addresses:dict, name:str) -> dict: # {file name: content}
+    "Download data set `name`, check its files, and keep them in fastai's data folder"
+    need(name in addresses, 'this edition is not offered there')
     final = fastai_path('data')/name
     with _scratch() as folder:
         zipped = folder/f'{name}.zip'
-        _download(_zips[name], zipped)
-        with zipfile.ZipFile(zipped) as z: z.extractall(folder)
-        files = _from_folder(name, folder)
+        _download(addresses[name], zipped, _most)
+        files = _unzip(name, zipped)
+        (folder/name).mkdir()
+        for file, content in files.items(): (folder/name/file).write_bytes(content)
         _keep(folder/name, final, partial(_from_folder, name, final))
     return files
 
@@ -377,12 +424,13 @@ def _zip_and_folders(name:str, folder:Path) -> list:
     return [*([zipped] if zipped.is_file() else []),
             *(d for d in folders if all((d/file).is_file() for file in want.files))]
 
-def _large_from_grouplens(name:str) -> tuple: # (tables, how they were checked)
-    "Download and check GroupLens' zip, keep it in fastai's data folder, and read it there"
+def _large_from_zip(addresses:dict, name:str) -> tuple: # (tables, how they were checked)
+    "Download and check the zip, keep it in fastai's data folder, and read it there"
+    need(name in addresses, 'this edition is not offered there')
     final = fastai_path('data')/f'{name}.zip'
     with _scratch() as folder:
         zipped = folder/final.name
-        _download(_zips[name], zipped)
+        _download(addresses[name], zipped, (_large[name].megabytes + 1)*2**20)
         _check_zip(name, zipped)
         _keep(zipped, final, partial(_check_zip, name, final))
     return _read_large(name, final), 'SHA-256'
@@ -419,18 +467,21 @@ class MovieLens:
 # %% ../nbs/package/02_movielens.ipynb #40e1026f
 def _places(name:str, path) -> dict: # {how to call it: function that gives (tables, how they were checked)}
     "Where data set `name` may be, in the order of asking"
-    large, home, given = name in _large, fastai_path('data'), os.environ.get('COLLAB_COURSE_DATA') or None
-    from_folder, from_grouplens = _folder_and_grouplens[large]
-    folders = {f"the folder given ({path})": path, 'COLLAB_COURSE_DATA': given,
-               "fastai's data folder": home if large else home/name}
+    large, given = name in _large, os.environ.get('COLLAB_COURSE_DATA') or None
+    from_folder, from_zip = (_large_from_folder, _large_from_zip) if large else (_from_folder, _from_zip)
+    folders = {f"the folder given ({path})": path, 'COLLAB_COURSE_DATA': given}
     places = {place: partial(from_folder, name, folder)
               for place, folder in folders.items() if folder is not None}
+    places["fastai's data folder"] = lambda: from_folder(name, _home(name))
     if name in _wheels: places["the wheel in fastai's data folder"] = partial(_kept_wheel, name)
-    places |= {'GroupLens': partial(from_grouplens, name), 'the package index': partial(_from_wheel, name)}
+    places |= {'GroupLens': partial(from_zip, _zips, name), 'the package index': partial(_from_wheel, name),
+               'Hugging Face': partial(from_zip, _copies, name)}
     if large: return places
     return {place: lambda read=read: _tables(name, read()) for place, read in places.items()}
 
-_folder_and_grouplens = (_from_folder, _from_grouplens), (_large_from_folder, _large_from_grouplens)
+def _home(name:str) -> Path:
+    "Where an earlier call has left data set `name`; an `OSError` where fastai may not make its folder"
+    return fastai_path('data') if name in _large else fastai_path('data')/name
 
 def _tables(name:str, files:dict) -> tuple: # ((ratings, movies, users), how they were checked)
     "The tables in the checked files of a small data set"
@@ -449,8 +500,10 @@ def movielens(
     """Read a MovieLens data set, fetching it if it is nowhere on this machine.
 
     Asked in turn: `path`; the folder in the environment variable `COLLAB_COURSE_DATA`; what an earlier call
-    left in fastai's data folder; GroupLens; for ML-100K the package index. Only files with the known SHA-256
-    are accepted; from ml-1m on that is the zip's, and a folder that you have unpacked yourself is accepted if
+    left in fastai's data folder; GroupLens; for ML-100K the package index; for ML-100K to ML-20M the copies
+    of the `recommenders` project on Hugging Face. A server that sends fewer than 10 KB a second, on average
+    after the first minute, is given up. Only files with the known SHA-256 are accepted, and only these are
+    kept; from ml-1m on that is the zip's, and a folder that you have unpacked yourself is accepted if
     its columns, its scale and its numbers of ratings, users, movies and rated movies are the published ones
     (`.checked` says which). Raises `DataError`, with every place tried and its reason, if none serves.
     Source: Harper and Konstan 2015, *The MovieLens Datasets: History and Context*. Research use; see
@@ -467,7 +520,7 @@ def _first_that_serves(name:str, places:dict, verbose:bool) -> tuple: # (place, 
     "Ask the places in their order; a `DataError` with all the reasons if none can serve"
     failed = {}
     for place, read in places.items():
-        if verbose and place == 'GroupLens' and name in _large:
+        if verbose and place in ('GroupLens', 'Hugging Face') and name in _large:
             print(f"{name}: downloading {_large[name].megabytes} MB")
         try: return place, read(), failed
         except Exception as e: failed[place] = str(e) or type(e).__name__  # whatever it is, ask on

@@ -1,5 +1,5 @@
 "Ratings in: every place that may serve MovieLens, what happens when none does, other people's files, synthetic ratings."
-import hashlib, http.server, io, os, socket, threading, time, zipfile
+import contextlib, hashlib, http.server, io, os, socket, threading, time, zipfile
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
@@ -30,6 +30,8 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr(movielens_module, 'fastai_path', lambda key: tmp_path/'home'/key)
     monkeypatch.setattr(movielens_module, '_sums', {'ml-100k': {f: hashlib.sha256(c).hexdigest() for f, c in FILES.items()}, 'ml-latest-small': {'ratings.csv': '0'}})
     monkeypatch.setattr(movielens_module, '_zips', {'ml-100k': 'http://127.0.0.1:9/ml-100k.zip'})
+    copies = dict.fromkeys(movielens_module._copies, 'http://127.0.0.1:9/copy.zip')
+    monkeypatch.setattr(movielens_module, '_copies', copies)
     monkeypatch.delenv('COLLAB_COURSE_DATA', raising=False)
     for k in ('PIP_INDEX_URL', 'PIP_EXTRA_INDEX_URL', 'PIP_FIND_LINKS'): monkeypatch.delenv(k, raising=False)
     monkeypatch.setenv('PIP_NO_INDEX', '1'); monkeypatch.setenv('PIP_CONFIG_FILE', os.devnull)
@@ -118,8 +120,8 @@ def test_interrupted_by_the_user_leaves_nothing(home, server, monkeypatch):
 def test_somebody_was_faster(home, server, monkeypatch, recwarn):
     "Two processes fetch at once: the slower one leaves the other's good folder alone"
     monkeypatch.setitem(movielens_module._zips, 'ml-100k', server[1])
-    real = movielens_module.download_url
-    monkeypatch.setattr(movielens_module, 'download_url', lambda *a, **k: (real(*a, **k), put(home/'ml-100k', FILES | {'first.txt': b'1'}))[0])
+    real = movielens_module._download
+    monkeypatch.setattr(movielens_module, '_download', lambda *a, **k: (real(*a, **k), put(home/'ml-100k', FILES | {'first.txt': b'1'}))[0])
     assert movielens(verbose=False).source == 'GroupLens' and len(recwarn) == 0
     assert tree(home) == ['ml-100k', 'ml-100k/first.txt', 'ml-100k/u.data', 'ml-100k/u.item', 'ml-100k/u.user']
 
@@ -399,6 +401,132 @@ def test_the_command_takes_a_large_one(large, tmp_path, monkeypatch):
     ratings, columns, y_range, text = _load('ml-1m')
     assert len(ratings) == 5 and columns == ('user', 'title', 'rating') and y_range is None and text.startswith('MovieLens ml-1m: 5 ratings by 3 users of 4 movies')
     with pytest.raises(Unusable, match='neither the name of a data set .*ml-1m, ml-10m, ml-20m, ml-25m, ml-32m, synthetic'): _load('ml-2m')
+
+
+# when GroupLens is down, and when a server means harm
+
+def test_hugging_face_is_asked_last(home, server, monkeypatch, capsys):
+    handler, url = server
+    monkeypatch.setitem(movielens_module._copies, 'ml-100k', url)
+    assert movielens().source == 'Hugging Face' and handler.hits == 1
+    assert capsys.readouterr().out == 'ml-100k: from Hugging Face, checked by SHA-256\n'
+    assert movielens(verbose=False).source == "fastai's data folder" and handler.hits == 1
+    *_, index, copy = movielens_module._places('ml-100k', None)
+    assert (index, copy) == ('the package index', 'Hugging Face')
+
+
+@pytest.mark.parametrize('name', ['ml-1m', 'ml-10m', 'ml-20m'])
+def test_hugging_face_has_larger_ones(large, home, server, monkeypatch, capsys, name):
+    handler, url = server
+    content, e = large(name), movielens_module._large[name]
+    monkeypatch.setitem(movielens_module._copies, name, url)
+    monkeypatch.setattr(handler, 'content', content[:-1] + b'?')
+    with pytest.raises(DataError, match=f'Hugging Face: {name}.zip is not the published file'): movielens(name)
+    assert tree(home) == []
+    capsys.readouterr()
+    monkeypatch.setattr(handler, 'content', content)
+    is_right(movielens(name), name)
+    download = f'{name}: downloading {e.megabytes} MB\n'
+    assert capsys.readouterr().out == 2*download + f'{name}: from Hugging Face, checked by SHA-256\n'
+    assert tree(home) == [f'{name}.zip']
+
+
+def test_copies_are_of_100k_to_20m(large):
+    assert set(movielens_module._copies) == {'ml-100k', 'ml-1m', 'ml-10m', 'ml-20m'}
+    large('ml-25m')
+    with pytest.raises(DataError, match='Hugging Face: this edition is not offered there'): movielens('ml-25m')
+
+
+def test_extra_members_are_not_unpacked(home, tmp_path, server, monkeypatch):
+    buf = io.BytesIO()
+    with zipfile.ZipFile(buf, 'w', zipfile.ZIP_DEFLATED) as z:
+        for file, content in FILES.items(): z.writestr(f'ml-100k/{file}', content)
+        for k in range(20_000): z.writestr(f'ml-100k/{k}', b'')
+        for path in ('ml-100k/../../../out.txt', '/out.txt', '../out.txt', 'out.txt'): z.writestr(path, b'out')
+        z.writestr('ml-100k/zeros', bytes(50_000_000))
+    monkeypatch.setattr(server[0], 'content', buf.getvalue())
+    monkeypatch.setitem(movielens_module._zips, 'ml-100k', server[1])
+    assert movielens(verbose=False).source == 'GroupLens'
+    assert tree(home) == ['ml-100k', *(f'ml-100k/{file}' for file in sorted(FILES))]
+    assert not [path for path in tree(tmp_path) if path.endswith('out.txt')]
+
+
+def test_a_known_name_of_unknown_size_is_not_unpacked(home, server, monkeypatch):
+    buf = io.BytesIO()
+    with zipfile.ZipFile(buf, 'w', zipfile.ZIP_DEFLATED) as z: z.writestr('ml-100k/u.data', bytes(20_000_000))
+    monkeypatch.setattr(server[0], 'content', buf.getvalue())
+    monkeypatch.setitem(movielens_module._zips, 'ml-100k', server[1])
+    with pytest.raises(DataError, match='GroupLens: ml-100k/u.data is larger than the published'): movielens()
+    assert tree(home) == []
+
+
+@pytest.fixture
+def odd_server():
+    "Function: what is done with a connection for ten seconds at most → the address"
+    stop, sockets = threading.Event(), []
+    def serve(s, answer):
+        end = time.monotonic() + 10
+        with contextlib.suppress(OSError):
+            while True:
+                with s.accept()[0] as connection:
+                    connection.recv(10_000)
+                    answer(connection, lambda: not stop.is_set() and time.monotonic() < end)
+    def start(answer):
+        s = socket.create_server(('127.0.0.1', 0))
+        sockets.append(s)
+        threading.Thread(target=serve, args=(s, answer), daemon=True).start()
+        return f'http://127.0.0.1:{s.getsockname()[1]}/ml-100k.zip'
+    yield start
+    stop.set()
+    for s in sockets: s.close()
+
+
+OK = b'HTTP/1.1 200 OK\r\n'
+
+@pytest.mark.parametrize('first', [b'', OK + b'X-Odd: ', OK + b'Content-Length: 5000\r\n\r\n', OK + b'\r\n',
+                                   OK + b'Transfer-Encoding: chunked\r\n\r\n'])
+def test_a_server_that_drips_is_given_up(home, odd_server, monkeypatch, first):
+    "A byte now and then, in the headers or in the content, is never silence; what counts is the mean rate"
+    def drip(connection, go_on):
+        connection.sendall(first)
+        while go_on():
+            connection.sendall(b'1')
+            time.sleep(.1)
+    monkeypatch.setattr(movielens_module, '_timeout', .4)
+    monkeypatch.setitem(movielens_module._zips, 'ml-100k', odd_server(drip))
+    start = time.monotonic()
+    with pytest.raises(DataError, match='GroupLens: timed out'): movielens()
+    assert time.monotonic() - start < 9 and tree(home) == []
+
+
+def test_a_server_that_never_ends_is_given_up(home, odd_server, monkeypatch):
+    def pour(connection, go_on):
+        connection.sendall(OK + b'\r\n')
+        while go_on(): connection.sendall(bytes(2**16))
+    monkeypatch.setattr(movielens_module, '_most', 10**6)
+    monkeypatch.setitem(movielens_module._zips, 'ml-100k', odd_server(pour))
+    with pytest.raises(DataError, match='GroupLens: more than 1,000,000 bytes are sent'): movielens()
+    assert tree(home) == []
+
+
+@pytest.mark.parametrize('name', ['ml-100k', 'ml-25m'])
+def test_a_home_that_cannot_be_written(large, tmp_path, monkeypatch, name):
+    content = large(name) if name == 'ml-25m' else zipped()
+    def no_home(key): raise PermissionError(13, 'Permission denied', '/home/reader/.fastai')
+    monkeypatch.setattr(movielens_module, 'fastai_path', no_home)
+    with pytest.raises(DataError, match="could not be found") as e: movielens(name)
+    assert "fastai's data folder: [Errno 13] Permission denied" in str(e.value)
+    if name == 'ml-25m': put(tmp_path/'mine', {'ml-25m.zip': content})
+    else: put(tmp_path/'mine')
+    monkeypatch.setenv('COLLAB_COURSE_DATA', str(tmp_path/'mine'))
+    assert movielens(name, verbose=False).source == 'COLLAB_COURSE_DATA'
+
+
+def test_a_file_in_the_place_of_the_home(home, server, monkeypatch):
+    monkeypatch.setitem(movielens_module._zips, 'ml-100k', server[1])
+    home.parent.mkdir()
+    home.write_text('')
+    with pytest.raises(DataError, match='GroupLens: .Errno'): movielens()
 
 
 # what it is

@@ -257,6 +257,25 @@ def test_one_process_needs_nothing(monkeypatch):
         with distributed(learn): pass
 
 
+unshared = """import sys
+sys.path.insert(0, 'tests')
+from test_distributed import *
+learn = learner(loaders(64, 100), bias)
+def train():
+    with distributed(learn), learn.no_bar(), learn.no_logging(): learn.fit(1)
+print(failure(train))
+"""
+
+
+@pytest.mark.parametrize('env', [{}, dict(ACCELERATE_USE_CPU='false')])     # torchrun; accelerate launch --multi_gpu
+def test_cpus_without_the_setting_are_told_what_to_set(monkeypatch, env):
+    pytest.importorskip('accelerate')
+    monkeypatch.delenv('ACCELERATE_USE_CPU', raising=False)
+    monkeypatch.chdir(root)
+    for text in start(2, '-c', unshared, CUDA_VISIBLE_DEVICES='', **env):
+        assert re.search('^DataError: 2 processes were launched, .* set ACCELERATE_USE_CPU=true', text, re.M), text
+
+
 def test_the_package_does_without_accelerate():
     code = "import sys; sys.modules['accelerate'] = None; import torch, collab_course.cli, collab_course.progression; assert not torch.distributed.is_initialized()"
     subprocess.run([sys.executable, '-c', code], check=True, timeout=120, env={**os.environ, 'PYTHONPATH': str(root)})

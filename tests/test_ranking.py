@@ -225,6 +225,27 @@ def test_time_split(table):
     with pytest.raises(DataError, match='too many have the same time'): time_split(table.assign(timestamp=3))
 
 
+def test_times_are_never_compared_as_text(table):
+    days = pd.Timestamp('2012-11-20') + pd.to_timedelta(table.timestamp, 'D')
+    train, valid = time_split(table)
+    last = leave_one_out(table)[1]
+    iso = days.dt.strftime('%Y-%m-%d')
+    forms = (iso, iso.astype(object), iso.astype('category'), days.dt.date, days.dt.tz_localize('UTC'),
+             days.dt.strftime('%Y%m%d'), days.dt.to_period('D'), table.timestamp.astype(object),
+             table.timestamp.astype('category'))
+    for when in forms:
+        written = table.assign(timestamp=when)
+        assert np.array_equal(time_split(written)[1], valid) and np.array_equal(leave_one_out(written)[1], last)
+        report = split_report(written, train, valid, time='timestamp')
+        assert report['training rows as late as the first validation row'] == 0
+    american = days.dt.month.astype(str) + '/' + days.dt.day.astype(str) + '/' + days.dt.year.astype(str)
+    some = iso.where(table.index != 7, 'soon')
+    for when in (american, american.astype('category'), some, table.timestamp.astype(str), some.where(some != 'soon', '')):
+        written = table.assign(timestamp=when)
+        for refused in (time_split, leave_one_out, lambda t: split_report(t, train, valid, time='timestamp')):
+            with pytest.raises(DataError, match='column .timestamp. holds text such as .*pd.to_datetime'): refused(written)
+
+
 def test_a_report_sees_leaks(table):
     train, valid = random_split(table)
     bad = split_report(table, np.append(train, valid[:3]), valid)
