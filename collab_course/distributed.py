@@ -152,9 +152,9 @@ class SharedBatches(Callback):
 
 # %% ../nbs/package/09_distributed.ipynb #d15a0015
 def _check_shared(trainer):
-    "A `DataError` where accelerate takes each process for the only one, as it does on CPUs without being told"
+    "A `DataError` where accelerate takes each process for the only one, as on CPUs that it was not told of"
     shared = trainer.accelerator.num_processes == num_distrib()
-    need(shared, f"{num_distrib()} processes were launched, but accelerate finds no GPU to share the work by: "
+    need(shared, f"{num_distrib()} processes were launched, and accelerate finds no GPU to share the work: "
                  "set ACCELERATE_USE_CPU=true in the environment to train on CPUs")
 
 @contextmanager
