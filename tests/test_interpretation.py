@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np, pandas as pd, pytest, torch
 from fastai.collab import CollabDataLoaders, Learner, collab_learner
 from fastai.tabular.all import set_seed
@@ -252,3 +254,48 @@ def test_on_the_gpu():
     from collab_course.maps import FactorMap
     assert len(FactorMap.from_learner(ci)) == 20
     assert nearest(factors(model)[1:], 3)[0].is_cuda and all(p.is_cuda for p in model.parameters())
+
+
+dollars = ['Joey Bada$$', 'Ba$$in', 'Ca$h & Ke$ha', 'A$AP Rocky', r'\$5 \frac{1$', '_hidden', '$x$ (2010)']
+
+
+@pytest.mark.parametrize('colour', [None, 'genre', 'co$t$$ of a film'])
+def test_a_dollar_in_a_name_is_a_dollar(colour):
+    from collab_course.maps import FactorMap
+    info = pd.DataFrame({'genres': (dollars*2)[1:8], 'co$t$$ of a film': range(7)})
+    m = FactorMap.from_factors(np.random.default_rng(0).normal(size=(7, 4)), dollars, info=info)
+    ax = m.plot(m.frame, colour=colour)
+    ax.figure.canvas.draw()
+    drawn = [t for t in ax.figure.findobj(plt.Text) if '$' in t.get_text()]
+    assert all(t._preprocess_math(t.get_text()) == (t.get_text(), False) for t in drawn)
+    assert {t.get_text() for t in ax.texts} == {short_title(name) for name in dollars}
+    if colour == 'genre': assert {t.get_text() for t in ax.get_legend().get_texts()} >= set(dollars[1:5])
+    if colour == 'co$t$$ of a film': assert ax.figure.axes[1].get_ylabel() == colour
+    plt.close('all')
+
+
+def test_dollars_beside_biases():
+    n = len(dollars)
+    ratings = pd.DataFrame(dict(user=[1, 2]*n, title=dollars*2, rating=[k % 5 + 1. for k in range(2*n)]))
+    dls = RatingsDataLoaders.from_df(ratings, valid_idx=[], bs=4)
+    ax = CollabInterpretation.from_learner(Learner(dls, DotProductBias(dls.n_users, dls.n_items, 2))).plot_bias()
+    ax.figure.canvas.draw()
+    assert {t.get_text() for t in ax.texts} <= set(map(short_title, dollars)) and len(ax.texts) >= 4
+    plt.close('all')
+
+
+def test_a_script_that_the_font_lacks_is_said_once(tmp_path):
+    from collab_course.maps import FactorMap
+    names = ['卧虎藏龙', '기생충', 'ต้มยำกุ้ง', 'शोले', 'Amélie']
+    info = pd.DataFrame(dict(genres=['恐怖', 'Drama', '喜剧', 'Drama', 'Drama']))
+    m = FactorMap.from_factors(np.random.default_rng(0).normal(size=(5, 3)), names, info=info)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        ax = m.plot(m.frame, colour='genre')
+        for kind in ('png', 'svg', 'pdf'): ax.figure.savefig(tmp_path/f'map.{kind}')
+    said = [str(w.message) for w in said if issubclass(w.category, UserWarning)]
+    assert len(said) == 1 and 'to_html' in said[0] and 'font.family' in said[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        m.plot(m.frame.tail(1)).figure.savefig(tmp_path/'map.png')      # é is in the font
+    plt.close('all')
