@@ -30,34 +30,54 @@ def find_name(
     names,         # The vocabulary, `#na#` first
     what:str='title' # What it is the name of, for the message
 ) -> int: # From 1 to len(names)-1
-    """The index of a name. An integer is an index if the names are text, and a name if they are integers.
+    """The index of a name. An integer is an index if all names are text, and a name if one of them is not.
 
     Raises `UnknownName`."""
     is_name = is_hashable(name) and not isinstance(name, bool)
     need(is_name, f"{name!r} is no {what}: names are text or numbers", UnknownName)
     index = getattr(names, 'o2i', None) or {n: k for k, n in enumerate(names)}
     if index.get(name, 0): return index[name]
-    is_text, last = isinstance(names[-1], str), len(names) - 1
-    if not (is_text and isinstance(name, (int, np.integer))):
-        raise UnknownName(_unknown(name, list(names)[1:], what, is_text))
-    need(1 <= name <= last, f"there is no {what} with index {name}; they go from 1 to {last}", UnknownName)
+    known = list(names)[1:]
+    is_index = isinstance(name, (int, np.integer)) and _are_text(known)
+    if not is_index: raise UnknownName(_unknown(name, known, what))
+    n = len(known)
+    need(1 <= name <= n, f"there is no {what} with index {name}; they go from 1 to {n}", UnknownName)
     return int(name)
 
-def _unknown(name, known:list, what:str, is_text:bool) -> str:
+def _are_text(names) -> bool: return all(issubclass(kind, str) for kind in set(map(type, names)))
+
+def _unknown(name, known:list, what:str) -> str:
     "What is wrong with a name, and what comes near"
-    some = f"there are {len(known)}, such as {_listed(known[:3])}"
-    if not is_text: return f"no {what} is {name!r} ({type(name).__name__}); {some}"
     near = _similar_names(str(name), known)
-    return f"no {what} is called {name!r}; {f'did you mean {_listed(near)}?' if near else some}"
+    advice = f"did you mean {_listed(near)}?" if near else f"there are {len(known)}, such as {_listed(known[:3])}"
+    if _are_text([name, *known]): return f"no {what} is called {name!r}; {advice}"
+    return f"no {what} is {name!r} ({type(name).__name__}); {advice}"
 
 def _listed(names) -> str: return ', '.join(map(repr, names))
 
-def _similar_names(name:str, known:list) -> list:
-    "At most three of the known names: those that hold `name`, then those that are spelled much like it"
-    by_lower = {n.lower(): n for n in reversed(known)}
-    near = [n for n in by_lower if len(name) > 2 and name.lower() in n][:3]
-    near += get_close_matches(name.lower(), by_lower, 3, .5)
-    return [by_lower[n] for n in dict.fromkeys(near)][:3]
+# %% ../nbs/package/10_interpretation.ipynb #a5d17e20
+def _plain(name) -> str: # 'Star  Wars (1977)' → 'star wars'
+    "A name in small letters, with single blanks and without the year"
+    return ' '.join(re.sub(r'\s*\(\d{4}\)\s*$', '', str(name)).casefold().split())
+
+def _squeezed(name) -> str: return ''.join(str(name).casefold().split())
+
+def _similar_names(name:str, known:list, n:int=3) -> list:
+    "At most `n` known names: equal but for case, blanks and year; begin with it; contain it; spelled like it"
+    asked, plain = _plain(name), {k: _plain(k) for k in known}
+    if not asked: return []
+    equal = [k for k in known if _squeezed(plain[k]) == _squeezed(asked)]
+    equal.sort(key=lambda k: _squeezed(k) != _squeezed(name))                       # the same year first
+    holds = sorted((k for k in known if asked in plain[k]), key=lambda k: len(plain[k]))
+    begins = [k for k in holds if plain[k].startswith(asked)]
+    found = [*equal, *begins, *(holds if len(asked) > 2 else [])]
+    if len(found) < n: found += _spelled_like(asked, plain, n, .75 if found else .5)
+    return list(dict.fromkeys(found))[:n]
+
+def _spelled_like(asked:str, plain:dict, n:int, least:float) -> list:
+    "The known names whose plain form comes nearest, if it is at least so similar"
+    names = {p: k for k, p in reversed(plain.items())}
+    return [names[p] for p in get_close_matches(asked, names, n, least)]
 
 # %% ../nbs/package/10_interpretation.ipynb #7c1378be
 class CollabInterpretation:

@@ -173,7 +173,7 @@ def rows(self:FactorMap,
 ) -> pd.DataFrame:
     "The rows of some names, in that order. Raises `UnknownName` with suggestions."
     places = {name: k for k, name in reversed([*enumerate(self.frame.name)])}
-    if 'index' in self.frame and isinstance(self.frame.name.iloc[0], str):
+    if 'index' in self.frame and all(isinstance(name, str) for name in self.frame.name):
         places |= {int(idx): k for k, idx in enumerate(self.frame['index'])}
     names = [names] if np.isscalar(names) else names
     return self.frame.iloc[[_place(name, places, self.frame.name) for name in names]]

@@ -78,6 +78,30 @@ def test_names(small):
     with pytest.raises(ValueError, match="which must be 'user' or 'item'"): ci.names('film')
 
 
+@pytest.mark.parametrize('asked, best', [
+    ('Alien', ['Alien (1979)', 'Aliens (1986)', 'Alien 3 (1992)']), ('Heat', ['Heat (1995)', 'Heathers (1989)']),
+    ('ALIEN 3', ['Alien 3 (1992)']), ('  heat (1995)', ['Heat (1995)']), ('StarWars', ['Star Wars (1977)']),
+    ('USER1', ['user1', 'user10', 'user11']), ('crossroads (2002)', ['Crossroads (2002)', 'Crossroads (1986)']),
+    ('heatre', ['Theatre (1930)']), ('wars', ['Star Wars (1977)', 'A Film of Old Wars (1950)']),
+    ('Haet', ['Heat (1995)'])])
+def test_the_likeliest_suggestion_comes_first(asked, best):
+    titles = ['Alien: Resurrection (1997)', 'Alien 3 (1992)', 'Aliens (1986)', 'Alien (1979)', 'Theatre (1930)',
+              'Mystery Science Theater 3000 (1996)', 'Heathers (1989)', 'Heat (1995)', 'A Film of Old Wars (1950)',
+              'Star Wars (1977)', 'Crossroads (1986)', 'Crossroads (2002)', *(f'user{k}' for k in range(15, 0, -1))]
+    with pytest.raises(UnknownName) as e: find_name(asked, ['#na#', *sorted(titles)])
+    assert str(e.value).split('did you mean ')[1].startswith(', '.join(map(repr, best)))
+
+
+@pytest.mark.parametrize('names', [[9, 32, 'guest', 'b'], ['b', 'guest', 9, 32], [9, 'guest', 2.5, pd.Timestamp('2020-01-01')]])
+def test_names_of_several_kinds(names):
+    vocab = ['#na#', *names]
+    for name in names: assert find_name(name, vocab) == vocab.index(name)
+    for name in (2, 1, 10, 'zz', '9', 1.5, None):                       # no index, for not all names are text
+        with pytest.raises(UnknownName, match='no title is'): find_name(name, vocab)
+    with pytest.raises(UnknownName, match=r"no title is '9' \(str\); did you mean 9\?"): find_name('9', vocab)
+    with pytest.raises(UnknownName, match="did you mean 'guest'"): find_name('GUEST', vocab)
+
+
 def test_ratings_may_be_given_and_may_be_missing(small, tmp_path):
     other = pd.DataFrame(dict(user=[1, 2, 9], title=['a', 'a', 'zzz'], rating=[1., 2, 3]))
     info = CollabInterpretation.from_learner(small, other).info().set_index('title')
