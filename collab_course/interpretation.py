@@ -49,7 +49,8 @@ def _are_text(names) -> bool: return all(issubclass(kind, str) for kind in set(m
 def _unknown(name, known:list, what:str) -> str:
     "What is wrong with a name, and what comes near"
     near = _similar_names(str(name), known)
-    advice = f"did you mean {_listed(near)}?" if near else f"there are {len(known)}, such as {_listed(known[:3])}"
+    some = f"there are {len(known)}, such as {_listed(known[:3])}"
+    advice = f"did you mean {_listed(near)}?" if near else some
     if _are_text([name, *known]): return f"no {what} is called {name!r}; {advice}"
     return f"no {what} is {name!r} ({type(name).__name__}); {advice}"
 
@@ -259,8 +260,8 @@ def warn_of_boxes(
     lacking = set().union(*map(_lacking, texts))
     if not lacking: return
     some = ''.join(sorted(lacking)[:5])
-    warn(f"the font lacks {len(lacking)} characters of the names, such as {some}, and draws boxes: look at the "
-         "map with `FactorMap.to_html`, or name a font that has them in plt.rcParams['font.family']")
+    warn(f"the font lacks {len(lacking)} characters of the names, such as {some}, and draws boxes: "
+         "`FactorMap.to_html` shows them, and so does a font that has them in plt.rcParams['font.family']")
 
 # %% ../nbs/package/10_interpretation.ipynb #0ac462e6
 _point_label = 'point label' # the group id of our labels and their lines, by which they are found again

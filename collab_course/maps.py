@@ -218,8 +218,8 @@ def _scatter_genres(ax, x, y, genres:pd.Series, frequent:list, style:dict):
     main = _main_genre(genres, frequent)
     dots = {}
     for name, colour, marker in [*zip(frequent, _okabe_ito, _markers), ('other', '0.6', '.')]:
-        here = main == name
-        if here.any(): dots[name] = ax.scatter(x[here], y[here], color=colour, marker=marker, label=name, **style)
+        here, look = main == name, dict(color=colour, marker=marker, label=name)
+        if here.any(): dots[name] = ax.scatter(x[here], y[here], **look, **style)
     n_columns = 7 if ax.get_window_extent().width > 6*ax.figure.dpi else 3
     legend = ax.legend(dots.values(), dots, loc='lower center', bbox_to_anchor=(.5, 1), ncols=n_columns,
                        frameon=False, columnspacing=1, handletextpad=.2)
