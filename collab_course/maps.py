@@ -173,7 +173,7 @@ def rows(self:FactorMap,
 ) -> pd.DataFrame:
     "The rows of some names, in that order. Raises `UnknownName` with suggestions."
     places = {name: k for k, name in reversed([*enumerate(self.frame.name)])}
-    if 'index' in self.frame and isinstance(self.frame.name.iloc[0], str):
+    if 'index' in self.frame and all(isinstance(name, str) for name in self.frame.name):
         places |= {int(idx): k for k, idx in enumerate(self.frame['index'])}
     names = [names] if np.isscalar(names) else names
     return self.frame.iloc[[_place(name, places, self.frame.name) for name in names]]
@@ -216,17 +216,20 @@ def _scatter(self:FactorMap, ax, rows:pd.DataFrame, colour:str):
 
 def _scatter_genres(ax, x, y, genres:pd.Series, frequent:list, style:dict):
     main = _main_genre(genres, frequent)
+    dots = {}
     for name, colour, marker in [*zip(frequent, _okabe_ito, _markers), ('other', '0.6', '.')]:
-        here = main == name
-        if here.any(): ax.scatter(x[here], y[here], color=colour, marker=marker, label=name, **style)
+        here, look = main == name, dict(color=colour, marker=marker, label=name)
+        if here.any(): dots[name] = ax.scatter(x[here], y[here], **look, **style)
     n_columns = 7 if ax.get_window_extent().width > 6*ax.figure.dpi else 3
-    ax.legend(loc='lower center', bbox_to_anchor=(.5, 1), ncols=n_columns, frameon=False, columnspacing=1,
-              handletextpad=.2)
+    legend = ax.legend(dots.values(), dots, loc='lower center', bbox_to_anchor=(.5, 1), ncols=n_columns,
+                       frameon=False, columnspacing=1, handletextpad=.2)
+    as_written(legend.get_texts())
 
 def _scatter_numbers(ax, x, y, values:pd.Series, style:dict):
     cmap = plt.get_cmap('cividis').with_extremes(bad='0.6')                   # grey where it is not known
     dots = ax.scatter(x, y, c=values.to_numpy(float), cmap=cmap, plotnonfinite=True, **style)
-    ax.figure.colorbar(dots, ax=ax, label=values.name.replace('n_ratings', 'number of ratings'))
+    name = str(values.name).replace('n_ratings', 'number of ratings')
+    as_written([ax.figure.colorbar(dots, ax=ax, label=name).ax.yaxis.label])
 
 # %% ../nbs/package/11_maps.ipynb #cf1bab39
 @patch
@@ -253,6 +256,7 @@ def plot(self:FactorMap,
     ax.margins(.12 if labels else .05)
     ax.set(**dict(zip(('xlabel', 'ylabel'), shown._axis_labels())))
     if labels: shown._label(ax, rows, size)
+    else: warn_of_boxes(ax.figure)
     return ax
 
 @patch

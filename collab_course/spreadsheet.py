@@ -92,6 +92,11 @@ def _formats(book):
                 calc=make(num_format='0.00'), stars=make(bg_color='#DDEBF7', align='center'),
                 big=make(num_format='0.0000', bold=True))
 
+def _write_text(sheet, row:int, col:int, text:str, *style):
+    "XlsxWriter takes a text between <r> and </r> for its own XML, unless it comes in pieces"
+    if not (text.startswith('<r>') and text.endswith('</r>')): return None       # it goes the usual way
+    return sheet.write_rich_string(row, col, *text[:2], text[2:], *style)
+
 class _Sheet:
     "One sheet: ratings, predictions with the numbers they are made of, squared errors"
     def __init__(self, book, name, ratings, users, items, parts):
@@ -100,6 +105,7 @@ class _Sheet:
         self.error = (parts['pred'] - ratings)**2        # NaN where there is no rating
         self.lay_out()
         self.sheet, self.formats = book.add_worksheet(name), _formats(book)
+        self.sheet.add_write_handler(str, _write_text)
 
     def lay_out(self):
         "Where the grids of ratings, predictions and errors begin; a `DataError` if they do not fit"

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np, pandas as pd, pytest, torch
 from fastai.collab import CollabDataLoaders, Learner, collab_learner
 from fastai.tabular.all import set_seed
@@ -74,6 +76,30 @@ def test_names(small):
     with pytest.raises(UnknownName, match='Empire'): find_name('The Empire Strikes Back', names)
     with pytest.raises(UnknownName, match='there are 3, such as'): find_name('zzzzzz', names)
     with pytest.raises(ValueError, match="which must be 'user' or 'item'"): ci.names('film')
+
+
+@pytest.mark.parametrize('asked, best', [
+    ('Alien', ['Alien (1979)', 'Aliens (1986)', 'Alien 3 (1992)']), ('Heat', ['Heat (1995)', 'Heathers (1989)']),
+    ('ALIEN 3', ['Alien 3 (1992)']), ('  heat (1995)', ['Heat (1995)']), ('StarWars', ['Star Wars (1977)']),
+    ('USER1', ['user1', 'user10', 'user11']), ('crossroads (2002)', ['Crossroads (2002)', 'Crossroads (1986)']),
+    ('heatre', ['Theatre (1930)']), ('wars', ['Star Wars (1977)', 'A Film of Old Wars (1950)']),
+    ('Haet', ['Heat (1995)'])])
+def test_the_likeliest_suggestion_comes_first(asked, best):
+    titles = ['Alien: Resurrection (1997)', 'Alien 3 (1992)', 'Aliens (1986)', 'Alien (1979)', 'Theatre (1930)',
+              'Mystery Science Theater 3000 (1996)', 'Heathers (1989)', 'Heat (1995)', 'A Film of Old Wars (1950)',
+              'Star Wars (1977)', 'Crossroads (1986)', 'Crossroads (2002)', *(f'user{k}' for k in range(15, 0, -1))]
+    with pytest.raises(UnknownName) as e: find_name(asked, ['#na#', *sorted(titles)])
+    assert str(e.value).split('did you mean ')[1].startswith(', '.join(map(repr, best)))
+
+
+@pytest.mark.parametrize('names', [[9, 32, 'guest', 'b'], ['b', 'guest', 9, 32], [9, 'guest', 2.5, pd.Timestamp('2020-01-01')]])
+def test_names_of_several_kinds(names):
+    vocab = ['#na#', *names]
+    for name in names: assert find_name(name, vocab) == vocab.index(name)
+    for name in (2, 1, 10, 'zz', '9', 1.5, None):                       # no index, for not all names are text
+        with pytest.raises(UnknownName, match='no title is'): find_name(name, vocab)
+    with pytest.raises(UnknownName, match=r"no title is '9' \(str\); did you mean 9\?"): find_name('9', vocab)
+    with pytest.raises(UnknownName, match="did you mean 'guest'"): find_name('GUEST', vocab)
 
 
 def test_ratings_may_be_given_and_may_be_missing(small, tmp_path):
@@ -252,3 +278,48 @@ def test_on_the_gpu():
     from collab_course.maps import FactorMap
     assert len(FactorMap.from_learner(ci)) == 20
     assert nearest(factors(model)[1:], 3)[0].is_cuda and all(p.is_cuda for p in model.parameters())
+
+
+dollars = ['Joey Bada$$', 'Ba$$in', 'Ca$h & Ke$ha', 'A$AP Rocky', r'\$5 \frac{1$', '_hidden', '$x$ (2010)']
+
+
+@pytest.mark.parametrize('colour', [None, 'genre', 'co$t$$ of a film'])
+def test_a_dollar_in_a_name_is_a_dollar(colour):
+    from collab_course.maps import FactorMap
+    info = pd.DataFrame({'genres': (dollars*2)[1:8], 'co$t$$ of a film': range(7)})
+    m = FactorMap.from_factors(np.random.default_rng(0).normal(size=(7, 4)), dollars, info=info)
+    ax = m.plot(m.frame, colour=colour)
+    ax.figure.canvas.draw()
+    drawn = [t for t in ax.figure.findobj(plt.Text) if '$' in t.get_text()]
+    assert all(t._preprocess_math(t.get_text()) == (t.get_text(), False) for t in drawn)
+    assert {t.get_text() for t in ax.texts} == {short_title(name) for name in dollars}
+    if colour == 'genre': assert {t.get_text() for t in ax.get_legend().get_texts()} >= set(dollars[1:5])
+    if colour == 'co$t$$ of a film': assert ax.figure.axes[1].get_ylabel() == colour
+    plt.close('all')
+
+
+def test_dollars_beside_biases():
+    n = len(dollars)
+    ratings = pd.DataFrame(dict(user=[1, 2]*n, title=dollars*2, rating=[k % 5 + 1. for k in range(2*n)]))
+    dls = RatingsDataLoaders.from_df(ratings, valid_idx=[], bs=4)
+    ax = CollabInterpretation.from_learner(Learner(dls, DotProductBias(dls.n_users, dls.n_items, 2))).plot_bias()
+    ax.figure.canvas.draw()
+    assert {t.get_text() for t in ax.texts} <= set(map(short_title, dollars)) and len(ax.texts) >= 4
+    plt.close('all')
+
+
+def test_a_script_that_the_font_lacks_is_said_once(tmp_path):
+    from collab_course.maps import FactorMap
+    names = ['卧虎藏龙', '기생충', 'ต้มยำกุ้ง', 'शोले', 'Amélie']
+    info = pd.DataFrame(dict(genres=['恐怖', 'Drama', '喜剧', 'Drama', 'Drama']))
+    m = FactorMap.from_factors(np.random.default_rng(0).normal(size=(5, 3)), names, info=info)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        ax = m.plot(m.frame, colour='genre')
+        for kind in ('png', 'svg', 'pdf'): ax.figure.savefig(tmp_path/f'map.{kind}')
+    said = [str(w.message) for w in said if issubclass(w.category, UserWarning)]
+    assert len(said) == 1 and 'to_html' in said[0] and 'font.family' in said[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        m.plot(m.frame.tail(1)).figure.savefig(tmp_path/'map.png')      # é is in the font
+    plt.close('all')

@@ -183,7 +183,8 @@ def test_looking_at_many_rows_is_cheap(few):
 def test_show(small, capsys):
     shown = small.show_batch(show=False, max_n=4)
     assert shown.columns.tolist() == ['user', 'item', 'rating'] and len(shown) == 4 and shown.rating.dtype.kind == 'i'
-    assert small.show_batch(show=False, unique=True).duplicated().sum() == 8
+    assert small.show_batch(show=False, unique=True).duplicated().sum() == 9
+    assert len(small.show_batch(show=False)) == 10                           # as many as stock shows
     small.show_batch(); trained(small).show_results()
     learn = trained(small)
     assert not small.valid.new(shuffle=True).one_batch()[0].equal(small.valid.new(shuffle=True).one_batch()[0])     # fastai shows other rows each time
@@ -230,6 +231,47 @@ def test_interpretation(small):
     losses, idx, rows = interp.top_losses(3, items=True)
     assert rows.columns.tolist() == ['user', 'item', 'rating'] and torch.allclose(interp[idx][-1], losses)
     interp.show_results([0, 1])
+
+
+@pytest.mark.parametrize('k', [3, range(2)])
+def test_plot_top_losses_shows_a_table(small, k, monkeypatch):
+    shown = []
+    monkeypatch.setattr('collab_course.loaders.display_df', shown.append)
+    interp = Interpretation.from_learner(trained(small))
+    losses, rows = interp.top_losses(len(k) if isinstance(k, range) else k)
+    interp.plot_top_losses(k)
+    [table] = shown
+    assert table.columns.tolist() == ['user', 'item', 'rating', 'rating_pred', 'loss']
+    assert np.allclose(table.loss, losses) and np.allclose((table.rating - table.rating_pred)**2, losses, rtol=1e-3)
+    assert table.user.tolist() == small.valid_ds.items.user.iloc[rows.tolist()].tolist()
+
+
+def test_the_tables_that_stock_loaders_have(few):
+    stock = CollabDataLoaders.from_df(few.astype({'user': object, 'item': object}), seed=0, dl_type=TabDataLoader)
+    ours = RatingsDataLoaders.from_df(few, seed=0)
+    for part in (0, 1):
+        for name in ('xs', 'ys', 'cats', 'conts', 'targ'):
+            want, got = (getattr(dls[part], name).reset_index(drop=True) for dls in (stock, ours))
+            pd.testing.assert_frame_equal(want, got, check_dtype=False, check_column_type=False)
+    assert ours.xs.equals(ours.train.xs) and list(ours.x_names) == list(stock.x_names)
+    assert ours.procs.classes == stock.procs.classes == ours.classes
+    codes = TabularPandas(few.head(3), ours.procs, ['user', 'item'], do_setup=False)
+    codes.process()
+    assert (codes.xs.to_numpy() == ours.train_ds.encode(few.head(3)).x.numpy()).all()
+    assert ours.test_dl(few[['user', 'item']].head(3)).ys.shape == (3, 0)
+
+
+def test_names_of_several_kinds_are_named():
+    rows = pd.DataFrame(dict(user=[9, 'guest']*4, item=[1, 2]*4, rating=[1, 2, 3, 4]*2))
+    dls = RatingsDataLoaders.from_df(rows, valid_pct=0)
+    with pytest.warns(UserWarning, match='the vocabulary holds ints and strs'): dls.test_dl([dict(user='9', item=1)])
+
+
+def test_a_dollar_in_a_shown_table_begins_no_formula(few, monkeypatch):
+    shown = []
+    monkeypatch.setattr('collab_course.loaders.display_df', lambda df: shown.append(df.to_html()))
+    RatingsDataLoaders.from_df(few.assign(item='Ca$h & Ke$ha <b>'), seed=0).show_batch()
+    assert 'Ca$h &amp; Ke$ha &lt;b&gt;' in shown[0] and 'mathjax_ignore' in shown[0]
 
 
 def test_new_rows(small):

@@ -220,6 +220,10 @@ def test_the_page_is_self_contained_and_safe(cross):
     evil = ['</script><script>document.title="broken"</script>', '<img src=x onerror=alert(1)>', "a'b\"c & d", '\u2028line', '日本語 é']
     page = FactorMap.from_factors(np.random.default_rng(0).normal(size=(5, 3)), evil, 2).to_html()
     assert page.count('</script>') == 1 and '<img' not in page and '日本語' in page and '\u2028' not in page
+    info = pd.DataFrame({'genres': evil, '<b>$5$</b>': range(5), 'mean': 3.})
+    m = FactorMap.from_factors(np.random.default_rng(0).normal(size=(5, 3)), 'abcde', 2, info=info)
+    for page in (m.to_html(colour='genre'), m.to_html(colour='<b>$5$</b>')):
+        assert page.count('</script>') == 1 and '<img' not in page and '<b>' not in page
     pytest.importorskip('IPython')           # `show` is for notebooks
     shown = cross.show(300).data
     assert shown.count('<iframe') == 1 and '"Drama' not in shown.split('srcdoc="')[1].split('" style')[0]     # quotes are escaped
