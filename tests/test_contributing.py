@@ -31,10 +31,19 @@ def test_the_path_of_a_rating_runs():
     assert not set(best['item']) & set(range(4)), 'user 5 rated items 0 to 3'
 
 
+def test_the_readme_gives_the_numbers_that_it_shows(ml):
+    readme = (root/'README.md').read_text(encoding='utf-8')
+    code, printed = re.search(r'^```python\n(.*?)^```\n\n```text\n(.*?)^```', readme, re.M | re.S).groups()
+    shown = re.findall(r'^\[\d, [\d.]+, ([\d.]+)', printed, re.M)
+    learn = run(code)['learn']
+    assert len(shown) == 5
+    assert [row[1] for row in learn.recorder.values] == pytest.approx([float(x) for x in shown], abs=.002)
+
+
 def test_the_path_of_a_rating_is_short():
     drawing = re.search(r'```mermaid\n(.*?)```', text, re.S)[1]
     modules = {p.stem for p in (root/'collab_course').glob('[!_]*.py')} & set(re.findall(r'\w+', drawing))
-    assert modules == {'data', 'loaders', 'training', 'dot_product', 'history', 'recommendation'}
+    assert modules == {'tables', 'data', 'loaders', 'dot_product', 'history', 'recommendation'}
     assert re.findall(r'copy (\d)', drawing) == ['1', '2', '3']
 
 
