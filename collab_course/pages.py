@@ -44,7 +44,9 @@ _lines = dict(mean='mean rating {:.2f}', n_ratings='{:,.0f} ratings', bias='bias
 
 def _describe(row:dict) -> list: # of text
     "What is known of a row, a line each"
-    return [line.format(row[c]).replace('|', ', ') for c, line in _lines.items() if pd.notna(row.get(c))]
+    known = {column: row[column] for column in _lines if pd.notna(row.get(column))}
+    return [(value if isinstance(value, str) else _lines[column].format(value)).replace('|', ', ')
+            for column, value in known.items()]
 
 def _points(m:FactorMap, styles:list) -> list:
     "What the script needs to know of each row"

@@ -40,6 +40,7 @@ def _unpacked(data:bytes) -> bytes:
 
 def _as_utf8(data:bytes, encoding=None) -> bytes:
     "Text of any of the usual encodings as UTF-8"
+    if encoding is None and data.isascii() and data.translate(None, _controls) == data: return data
     if encoding is None and data.startswith((b'\xff\xfe', b'\xfe\xff')): encoding = 'utf-16'
     for guess in [encoding] if encoding else ['utf-8-sig', 'cp1252']:
         try: text = data.decode(guess)
@@ -47,6 +48,7 @@ def _as_utf8(data:bytes, encoding=None) -> bytes:
         if not _binary.search(text): return text.encode()
     raise DataError(f"not a CSV file of ratings: it is no text in {encoding or 'UTF-8'}: say encoding=…")
 
+_controls = bytes({*range(32), 127} - set(b'\t\n\v\f\r'))
 _binary = re.compile('[\x00-\x08\x0e-\x1f\x7f-\x9f]')                           # control characters
 
 # %% ../nbs/package/00_tables.ipynb #84d3fbd8
@@ -157,7 +159,13 @@ def _parquet(data:bytes) -> pd.DataFrame:
     except Exception as e: raise DataError(f"not a Parquet file that can be read: {e}") from None
 
 _number = re.compile(r'\s*-?\d{1,15}(\.\d+)?\s*')
-_padded = re.compile(rb'(?:^|[,;\t| "])[-+]?0\d|\+\d', re.MULTILINE)              # 007 and +7
+def _has_padded(data:bytes) -> bool:
+    "Whether a number in the text begins with a plus or with a zero that says nothing, as +7 and 007"
+    chars = np.frombuffer(b'\n' + data + b'\n', np.uint8)
+    zeros = np.flatnonzero(chars[1:-1] == ord('0')) + 1
+    before, after = chars[zeros - 1], chars[zeros + 1]
+    is_first = np.isin(np.arange(256), list(b',;\t| "\r\n-'))[before]
+    return b'+' in data or bool((is_first & (after >= ord('0')) & (after <= ord('9'))).any())
 
 def _head(data:bytes) -> list:
     "The first lines that are not empty"
@@ -177,7 +185,7 @@ def _csv(data:bytes, sep, header, kwargs) -> pd.DataFrame:
                    skipinitialspace=True, keep_default_na=False, na_values=[''])
     if sep == '\t' and not any('"' in line for line in lines): options['quoting'] = csv.QUOTE_NONE
     plain = all(_number.fullmatch(cell) for row in rows[int(header):] for cell in row)
-    if plain and not _padded.search(data):
+    if plain and not _has_padded(data):
         table = _parsed(data, options | dict(low_memory=False) | kwargs)
         if all(map(pd.api.types.is_numeric_dtype, table.dtypes)): return table
     return _parsed(data, options | dict(dtype=str) | kwargs).apply(lossless)
