@@ -103,7 +103,7 @@ def name_columns(
         found = None if role in known else _called(table, role, known.values())
         if found is not None: known[role] = found
     if 'user' not in known and 'rating' in known and _is_personal(table, known):
-        return known | {'item': known['item'] if asked['item'] is not None else _title(table, known)}
+        return _checked(known | {'item': asked.get('item') or _title(table, known)}, table)
     if 'item' in wanted and 'item' not in known:
         title = _called(table, 'title', known.values())
         if title is not None and 'user' in known: known['item'] = title

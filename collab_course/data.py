@@ -62,10 +62,10 @@ def _renamed(table:pd.DataFrame, columns:dict) -> pd.DataFrame:
     ids = {role: _ids(roles[role], role) for role in ('user', 'item') if role in roles}
     if 'user' not in roles:
         ids = {'user': pd.Series(ME, table.index), 'item': _with_year(ids['item'], table, columns)}
-    others = [c for c in table if c not in columns.values()]
-    taken = {c: f'{c}_' for c in others if c in (*ids, *columns)}
-    return pd.DataFrame({**ids, **{role: roles[role] for role in roles if role not in ids},
-                         **table[others].rename(columns=taken)})
+    others = table.loc[:, [c not in columns.values() for c in table.columns]]
+    taken = {c: f'{c}_' for c in others.columns if c in (*ids, *columns)}
+    heads = pd.DataFrame(ids | {role: roles[role] for role in roles if role not in ids})
+    return pd.concat([heads, others.rename(columns=taken)], axis=1)
 
 def _check_there(column:pd.Series):
     is_blank = column.str.strip().eq('') if pd.api.types.is_string_dtype(column) else False

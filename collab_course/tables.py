@@ -141,7 +141,9 @@ def _netflix(text:str) -> pd.DataFrame:
     lines = pd.Series(text.splitlines())
     is_film = lines.str.endswith(':')
     films = lines.where(is_film).str[:-1].ffill()[~is_film]
-    cells = lines[~is_film].str.split(',', expand=True).set_axis(['user', 'rating', 'date'], axis=1)
+    cells = lines[~is_film].str.split(',', expand=True)
+    if cells.shape[1] != 3: raise DataError('behind a line such as 1: come lines of user,rating,date')
+    cells = cells.set_axis(['user', 'rating', 'date'], axis=1)
     return cells.assign(item=films)[['user', 'item', 'rating', 'date']].reset_index(drop=True).apply(lossless)
 
 def _json_rows(text:str) -> pd.DataFrame:
@@ -243,5 +245,5 @@ def read_table(
         table = _from_bytes(_bytes_of(source), sep, encoding, header, kwargs)
     else: table = _from_object(source)
     if table.columns.nlevels > 1: raise DataError('the columns have several levels: flatten them')
-    if len(table) == 0: raise DataError('the table of ratings is empty')
+    if table.size == 0: raise DataError('the table of ratings is empty')
     return table
