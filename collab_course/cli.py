@@ -116,8 +116,7 @@ def _progression_parser(commands):
                      progression_command, _example, json=False)
     p.add_argument('--data', default='ml-100k', metavar='NAME_OR_CSV',
                    help='a MovieLens data set (ml-100k, ml-latest-small, ml-1m, ml-10m, ml-20m, ml-25m, '
-                        'ml-32m), synthetic, or a CSV file whose first three columns are user, item and '
-                        'rating (default: ml-100k)')
+                        'ml-32m), synthetic, or a file of ratings (default: ml-100k)')
     p.add_argument('--recipe', default='original', choices=['original', 'fast'],
                    help='batches of 64 as in the book, or of 512 (default: original)')
     p.add_argument('--epochs', type=_count, help="instead of the recipe's five")
