@@ -322,10 +322,12 @@ def test_a_table_of_ones_own():
 
 
 def test_later_ratings_with_users_and_items_exchanged():
-    rec = tiny()
-    for columns in (['film', 'who', 'stars'], ['a', 'b', 'c']):
-        with pytest.raises(DataError, match="the column taken for the user holds what the model knows as title, such as 'x'"):
-            rec.update(pd.DataFrame([('x', 'a', 4.), ('y', 'b', 3.)], columns=columns))
+    "Names decide; where they say nothing, the vocabularies know"
+    rows = [('x', 'a', 4.), ('y', 'b', 3.)]
+    named = tiny().update(pd.DataFrame(rows, columns=['film', 'member', 'stars']), n_epoch=0)
+    assert named.users == tiny().users and named.items == tiny().items and len(named.rated) == 6
+    with pytest.raises(DataError, match="the column taken for the user holds what the model knows as title, such as 'x'"):
+        tiny().update(pd.DataFrame(rows, columns=['a', 'b', 'c']))
 
 
 def test_ratings_of_numpy_and_pandas():
