@@ -20,7 +20,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
 from fastai.data.transforms import RandomSplitter
 
-import collab_course
+import collab_course  # noqa: F811
 from .errors import *
 from .evaluation import *
 from .files import *

@@ -40,7 +40,7 @@ def test_readme_opens_as_promised():
 def test_modules_are_what_the_notebooks_export(tmp_path):
     pytest.importorskip('nbdev')
     shutil.copytree(root/'nbs', tmp_path/'nbs'); shutil.copy(root/'settings.ini', tmp_path)
-    (tmp_path/'collab_course').mkdir(); (tmp_path/'collab_course'/'__init__.py').touch()
+    (tmp_path/'collab_course').mkdir(); shutil.copy(root/'collab_course'/'__init__.py', tmp_path/'collab_course')
     subprocess.run([str(Path(sys.executable).parent/'nbdev_export')], cwd=tmp_path, check=True)
     made, here = ({p.name: p.read_text() for p in (folder/'collab_course').glob('*.py')} for folder in (tmp_path, root))
     assert made.keys() == here.keys() and [n for n in made if made[n] != here[n]] == [], 'run: nbdev_export'
@@ -97,6 +97,15 @@ def test_the_package_is_described_once():
     for word in (cfg['version'], 'fastai>=', cfg['author']): assert word not in text
     import collab_course
     assert collab_course.__version__ == cfg['version']
+
+
+def test_threads_wait_quietly_unless_somebody_chose():
+    import os, subprocess, sys
+    code = "import collab_course, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    for chosen, want in ((None, 'passive'), ('active', 'active')):
+        env = {k: v for k, v in os.environ.items() if k != 'OMP_WAIT_POLICY'} | ({'OMP_WAIT_POLICY': chosen} if chosen else {})
+        run = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
+        assert run.stdout.split() == [want, 'False'], run.stderr
 
 
 def test_tested_set():
