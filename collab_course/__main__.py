@@ -10,4 +10,5 @@ import sys
 
 from .cli import main
 
-if __name__ == '__main__' and 'ipykernel' not in sys.modules: sys.exit(main())
+# a notebook is called __main__, too, but it is in no package
+if __name__ == '__main__' and globals().get('__package__'): sys.exit(main())
