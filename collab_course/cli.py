@@ -273,11 +273,9 @@ def _reading(args) -> dict:
                 decimal=args.decimal, header=False if args.no_header else None, missing=missing,
                 transform='log1p' if args.log1p else None)
 
-def _size(ratings, n_users:int, n_items:int) -> str:
-    return f"{len(ratings):,} ratings by {n_users:,} users of {n_items:,} items"
-
 def _load(data:str) -> tuple: # ratings, (user, item, rating) columns, range of the sigmoid, what to say
     "The ratings that `--data` names"
+    from collab_course.data import describe_ratings
     from collab_course.movielens import data_sets, movielens
     from collab_course.synthetic import synthetic_ratings
     columns, names = ('user', 'item', 'rating'), ', '.join([*data_sets, 'synthetic'])
@@ -290,7 +288,7 @@ def _load(data:str) -> tuple: # ratings, (user, item, rating) columns, range of 
     is_file = Path(data).is_file()
     need(is_file, f"--data {data}: neither the name of a data set ({names}) nor a file", Unusable)
     ratings = _read(data, f'--data {data}')
-    return ratings, columns, None, f"{_size(ratings, *ratings[['user', 'item']].nunique())}, from {data}"
+    return ratings, columns, None, f"{data}: {describe_ratings(ratings)}"
 
 # %% ../nbs/package/18_cli.ipynb #ab8f2ed5
 _files = 'progression.csv', 'history.csv', 'curves.png', 'progression.png'

@@ -17,24 +17,27 @@ _synonyms = dict(
     user="""user userid uid username users member memberid customer customerid reviewer reviewerid rater
         raterid person personid profile profileid profilename account accountid visitor visitorid viewer
         viewerid reader readerid listener player playerid client clientid nutzer nutzerid benutzer kunde
-        utilisateur usuario utente""".split(),
+        utilisateur usuario utente buyer buyerid custid userkey steamid authorid""".split(),
     item="""item itemid iid movie movieid film filmid product productid asin parentasin isbn book bookid game
         gameid appid app song songid track trackid artist artistid anime animeid show showid series seriesid
         business businessid restaurant restaurantid joke jokeid recipe recipeid article articleid sku beer
-        beerid buch produkt artikel spiel""".split(),
-    title="title movietitle filmtitle booktitle gametitle name titel originaltitle artistname const".split(),
-    rating="""rating ratings myrating yourrating userrating bookrating movierating score scores stars star
-        overall vote grade points bewertung wertung punkte puntuacion calificacion valutazione voto weight
-        plays playcount listens hours hoursplayed playtime liked like preference feedback count value
-        note""".split(),
+        beerid hotel hotelid place placeid course courseid video videoid album albumid podcast podcastid pid
+        buch produkt artikel spiel pelicula livre libro""".split(),
+    title="""title movietitle filmtitle booktitle gametitle name titel originaltitle artistname trackname
+        itemname productname moviename filmname bookname gamename const""".split(),
+    rating="""rating ratings myrating yourrating starrating userrating bookrating movierating score scores
+        stars star rate myscore userscore reviewscore reviewrating ratingscore overall vote grade points nota
+        bewertung wertung punkte puntuacion calificacion valutazione voto weight plays playcount listens hours
+        hoursplayed playtime liked like preference feedback count value note""".split(),
     time="""timestamp time datetime date unixreviewtime reviewtime daterated dateread dateadded watcheddate
         created createdat tstamp datum zeit""".split())
 
-_personal = set("""year letterboxduri url uri titletype imdbrating runtimemins runtime genres numvotes
-    releasedate directors description author authorlf additionalauthors isbn isbn13 averagerating publisher
-    binding numberofpages yearpublished originalpublicationyear bookshelves bookshelveswithpositions
-    exclusiveshelf
-    myreview review spoiler privatenotes readcount ownedcopies rewatch tags const bookid""".split())
+_personal = set("""
+    year letterboxduri url uri titletype imdbrating runtimemins runtime genres numvotes releasedate
+    directors description author authorlf additionalauthors isbn isbn13 averagerating publisher binding
+    numberofpages yearpublished originalpublicationyear bookshelves bookshelveswithpositions
+    exclusiveshelf position created modified rank myreview review spoiler privatenotes readcount
+    ownedcopies rewatch tags const bookid""".split())
 
 def _plain(name) -> str: return re.sub(r'[\W_]+', '', str(name).split(':')[0].casefold())
 
@@ -142,7 +145,7 @@ def _by_content(table, known:dict, missing:list, wanted) -> dict:
     if len(missing) > 1: return _by_place(table, ids, numbers, missing, wanted)
     role = missing[0]
     fitting = numbers if role == 'rating' else ids
-    if len(fitting) == 1: return {role: fitting[0]}
+    if len(fitting) == 1: return _plausible({role: fitting[0]}, table)
     if not fitting: _refuse(table, role, wanted)
     raise DataError(f"{' or '.join(map(repr, fitting[:5]))}: which is the {role}? Say {role}={fitting[0]!r}")
 
@@ -161,6 +164,10 @@ def _by_place(table, ids:list, numbers:list, missing:list, wanted) -> dict:
     if 'rating' in missing and ratings: found['rating'] = ratings[0]
     for role in missing:
         if role not in found: _refuse(table, role, wanted)
+    return _plausible(found, table)
+
+def _plausible(found:dict, table) -> dict:
+    "What was found, if users have more than one row"
     if 'user' in found and len(table) >= 20 and table[found['user']].nunique() > .9*len(table):
         taken = ', '.join(f'{role}={name!r}' for role, name in found.items())
         raise DataError(f"nearly each row would be another user; taken would be {taken}: name the columns")
