@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from . import __version__
-from .errors import CollabError, need
+from .errors import CollabError, need, need_columns
 from .files import write_whole
 
 # %% ../nbs/package/18_cli.ipynb #d013ff1b
@@ -260,10 +260,13 @@ def _printable(name) -> str:
 def _read(file:str, name:str, **options):
     "The ratings of a file; `name` is what messages call it"
     from collab_course.data import read_ratings
-    need(Path(file).exists(), f"{name}: there is no such file", Unusable)
+    _check_there(file, name)
     ratings = read_ratings(file, **options)
     need(len(ratings) >= 10, f"{name}: {len(ratings)} ratings are too few; at least 10 are needed", Unusable)
     return ratings
+
+def _check_there(file:str, name:str=None):
+    need(Path(file).exists(), f"{name or file}: there is no such file", Unusable)
 
 def _reading(args) -> dict:
     "What the arguments say of the file"
@@ -388,9 +391,7 @@ def _held_out(ratings, args) -> dict:
     "Which rows are held out, as an argument of `from_df`"
     if not args.time: return dict(valid_pct=args.valid)
     from collab_course.evaluation import time_split
-    need(
-        args.time in ratings, f"--time {args.time}: no such column; there are {list(ratings)}", Unusable
-    )
+    need_columns(ratings, [args.time], args.ratings)
     return dict(valid_idx=time_split(ratings, 1 - args.valid, time=args.time)[1])
 
 def train_command(args):
@@ -477,10 +478,13 @@ def recommend_command(args):
     if args.all: return _recommend_all(rec, args)
     asked, recommend = _asked(rec, rated, args)
     top = recommend(args.n, exclude_seen=not args.include_seen)
-    rows = [{'item': item, rec.value_name: round(float(value), 4)}
-            for item, value in zip(top[rec.item_name], top[rec.value_name])]
+    rows = _rows(rec, top[rec.item_name], top[rec.value_name])
     if args.json: _json(asked | dict(items=rows))
     else: _say_recommended(rows, rec.value_name, args)
+
+def _rows(rec, items, values) -> list:
+    "What is printed of a list: each item, and its rating or score"
+    return [{'item': item, rec.value_name: round(float(value), 4)} for item, value in zip(items, values)]
 
 def _asked(rec, rated:list, args) -> tuple: # what was asked, for JSON; a function that recommends
     if args.user is not None:
@@ -488,7 +492,7 @@ def _asked(rec, rated:list, args) -> tuple: # what was asked, for JSON; a functi
         return dict(user=user), partial(rec.recommend, user)
     if args.rated_from:
         from collab_course.tables import read_table
-        need(Path(args.rated_from).exists(), f"{args.rated_from}: there is no such file", Unusable)
+        _check_there(args.rated_from)
         table = read_table(args.rated_from)
         return dict(rated_from=args.rated_from), partial(rec.recommend_new, table)
     rated = [(_known(item, rec.items), rating) for item, rating in rated]
@@ -529,8 +533,7 @@ def predict_command(args):
     from collab_course.saving import Recommender
     rec = Recommender.load(args.folder)
     user, items = _known(args.user, rec.users), [_known(item, rec.items) for item in args.item]
-    rows = [{'item': item, rec.value_name: round(float(value), 4)}
-            for item, value in zip(items, rec.predict([(user, item) for item in items]))]
+    rows = _rows(rec, items, rec.predict([(user, item) for item in items]))
     if args.json: _json(dict(user=user, items=rows))
     else: _say_recommended(rows, rec.value_name, args)
 
@@ -542,17 +545,20 @@ def evaluate_command(args):
     known = ratings[ratings.user.isin(rec.users[1:]) & ratings['item'].isin(rec.items[1:])]
     nobody = f"{args.ratings}: none of {len(ratings)} ratings is of a user and an item that the model knows"
     need(len(known), nobody, Unusable)
-    error = rec.predict(known[['user', 'item']].set_axis(list(rec.classes), axis=1)) - known.rating
-    result = dict(ratings=len(ratings), known=len(known), rmse=round(float((error**2).mean()**.5), 4),
-                  mae=round(float(error.abs().mean()), 4))
-    if rec.rated is not None:
-        off = known.rating - rec.rated.ratings.mean().item()
-        result['rmse_of_the_mean'] = round(float((off**2).mean()**.5), 4)
-    if args.json: return _json(result)
+    errors = _errors_of(rec, known)
+    if args.json: return _json(dict(ratings=len(ratings), known=len(known), **errors))
     _say(describe_ratings(ratings))
-    mean = f" (always the mean: {result['rmse_of_the_mean']})" if 'rmse_of_the_mean' in result else ''
-    errors = f"RMSE {result['rmse']}, MAE {result['mae']}"
-    _say(f"{errors} on the {len(known):,} whose user and item are known{mean}")
+    mean = f" (always the mean: {errors['rmse_of_the_mean']})" if 'rmse_of_the_mean' in errors else ''
+    measured = f"RMSE {errors['rmse']}, MAE {errors['mae']}"
+    _say(f"{measured} on the {len(known):,} whose user and item are known{mean}")
+
+def _errors_of(rec, known) -> dict:
+    "Errors on ratings whose users and items are known, and the error of always saying the mean"
+    def rmse(error): return round(float((error**2).mean()**.5), 4)
+    error = rec.predict(list(zip(known.user, known['item']))) - known.rating
+    errors = dict(rmse=rmse(error), mae=round(float(error.abs().mean()), 4))
+    if rec.rated is None: return errors
+    return errors | dict(rmse_of_the_mean=rmse(known.rating - rec.rated.ratings.mean().item()))
 
 def update_command(args):
     "Take later ratings into a saved recommender, and save the new one."

@@ -86,7 +86,7 @@ def _ids(column:pd.Series, role:str) -> pd.Series:
 
 def _with_year(titles:pd.Series, table:pd.DataFrame, columns:dict) -> pd.Series:
     "Titles with their year in brackets, where one person's list has a year beside them"
-    year = next((c for c in table if str(c).casefold() == 'year' and c not in columns.values()), None)
+    year = next((c for c in table if plain_name(c) == 'year' and c not in columns.values()), None)
     if year is None: return titles
     text = titles.astype(str)
     years = pd.to_numeric(table[year], errors='coerce')
@@ -141,8 +141,8 @@ _not_rated = {'bookrating': 0, 'myrating': 0}                          # Book-Cr
 def _without_missing(table:pd.DataFrame, columns:dict, missing) -> tuple: # the table, how many rows it lost
     "The rows that are rated"
     if missing is None:
-        known = _not_rated.get(str(columns['rating']).casefold().replace('-', '').replace(' ', ''))
-        known = -1 if 'anime_id' in columns.values() else known
+        known = _not_rated.get(plain_name(columns['rating']))
+        known = -1 if plain_name(columns.get('item')) == 'animeid' else known
         missing = () if known is None else (known,)
         if known is None: _ask_what_it_means(table.rating)
     codes = missing if isinstance(missing, (tuple, list, set)) else (missing,)
@@ -190,7 +190,7 @@ def looks_like_counts(
     return bool(ratings.max() > 20*max(ratings.median(), 1))
 
 def _transformed(ratings:pd.Series, transform:str) -> pd.Series:
-    if transform != 'log1p': raise ValueError(f"transform must be 'log1p' or None, not {transform!r}")
+    one_of(transform, ('log1p', None), 'transform')
     if (ratings < 0).any(): raise DataError('a logarithm needs ratings that are not negative')
     return np.log1p(ratings)
 

@@ -73,7 +73,7 @@ class Recommender:
         seen:str='all'  # Which rows of the loaders count as rated: 'all', or those of 'train' alone
     ):
         "A recommender from a copy of the learner's model, which stays as and where it is."
-        if seen not in ('all', 'train'): raise ValueError(f"seen must be 'all' or 'train', not {seen!r}")
+        one_of(seen, ('all', 'train'), 'seen')
         classes = {str(n): list(v) for n, v in learn.dls.classes.items()}
         rating = learn.dls.train_ds.y_names[0]
         rows = _loaded_rows(learn.dls, seen) if ratings is None else _encode(ratings, classes, rating)
@@ -158,9 +158,7 @@ def _codes(column:pd.Series, vocab:list) -> Tensor: # (n,) int64
 
 def _encode(ratings:pd.DataFrame, classes:dict, rating:str) -> tuple: # (n, 2), (n,)
     "A table of ratings as indices; names outside the vocabulary are 0, and counted in a warning"
-    wanted = [*classes, rating]
-    missing = [c for c in wanted if c not in ratings]
-    if missing: raise DataError(f"ratings need the columns {wanted}; {missing} missing")
+    need_columns(ratings, [*classes, rating], 'the table of ratings')
     x = torch.stack([_codes(ratings[c], vocab) for c, vocab in classes.items()], dim=1)
     y = torch.from_numpy(finite_ratings(ratings[rating]).to_numpy(np.float32).copy())
     unknown = int((x == 0).any(dim=1).sum())
@@ -358,8 +356,7 @@ def predict(self:Recommender,
 def _pairs(pairs, columns) -> list:
     "As a list of pairs"
     if isinstance(pairs, pd.DataFrame):
-        missing = [c for c in columns if c not in pairs]
-        if missing: raise DataError(f"pairs need the columns {list(columns)}; {missing} missing")
+        need_columns(pairs, columns, 'the table of pairs')
         return list(zip(*(pairs[c].tolist() for c in columns)))
     is_one = isinstance(pairs, tuple) and len(pairs) == 2 and not isinstance(pairs[0], (tuple, list))
     pairs = [pairs] if is_one else pairs

@@ -65,6 +65,7 @@ def separator(
     "What separates the columns: whatever gives most columns, as many in each line."
     def columns(sep):
         widths = [len(row) for row in _fields(lines, sep)]
+        if len(widths) > 2: widths = widths[:-1]                                 # the last may be cut
         return min(widths) if widths and max(widths) == min(widths) else 0
     best = max(_separators, key=columns)
     if columns(best) > 1: return best
@@ -161,6 +162,7 @@ def _parquet(data:bytes) -> pd.DataFrame:
     except Exception as e: raise DataError(f"not a Parquet file that can be read: {e}") from None
 
 _number = re.compile(r'\s*-?\d{1,15}(\.\d+)?\s*')
+
 def _has_padded(data:bytes) -> bool:
     "Whether a number in the text begins with a plus or with a zero that says nothing, as +7 and 007"
     chars = np.frombuffer(b'\n' + data + b'\n', np.uint8)

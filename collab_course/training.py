@@ -124,14 +124,13 @@ class Recipe:
         learn.fit_one_cycle(self.n_epoch, self.lr, wd=self.wd if decay else self.base_wd)
         return learn
 
-@patch
-def fitting(self:Recipe,
-    n_rows:int # Ratings to train on
-) -> Recipe:
-    """The same recipe in batches small enough for 20 steps an epoch, but of 16 rows at least.
+    def fitting(self,
+        n_rows:int # Ratings to train on
+    ):
+        """The same recipe in batches small enough for 20 steps an epoch, but of 16 rows at least.
 
-    In batches of 512, 500 ratings get five steps in five epochs, and end worse than the mean."""
-    small = 2**max(4, round(math.log2(max(n_rows, 1)/20)))
-    return replace(self, bs=min(self.bs, small))
+        In batches of 512, 500 ratings get five steps in five epochs, and end worse than the mean."""
+        small = 2**max(4, round(math.log2(max(n_rows, 1)/20)))
+        return replace(self, bs=min(self.bs, small))
 
 recipes = {r.name: r for r in (Recipe('original', 64, 5e-3, .1, .01), Recipe('fast', 512, .01, .4, .04))}

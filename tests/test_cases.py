@@ -106,6 +106,12 @@ def test_one_persons_own_list(file, items, ratings):
     if file is GOODREADS: assert got.attrs['dropped']['not rated'] == 1                      # a rating of 0 is none
 
 
+def test_columns_without_names_may_be_numbered():
+    "The number 0 is a column's name, too"
+    rows = pd.DataFrame([('Heat', 5), ('Alien', 3)], columns=[0, 'rating'])
+    assert read_ratings(rows.assign(Year=1995), item=0)['item'].tolist() == ['Heat (1995)', 'Alien (1995)']
+
+
 def test_exports_of_many_people():
     books = read_ratings(io.StringIO(text('"{u}";"065955472{i}";"{r}"', '"User-ID";"ISBN";"Book-Rating"').replace('"1"\n', '"0"\n')))
     assert books['item'].iloc[0].startswith('065955472') and books.rating.min() > 0 and books.attrs['dropped']['not rated'] > 0

@@ -132,7 +132,7 @@ def test_train_says_what_it_read_and_compares(films, tmp_path, capsys):
     assert Recommender.load(tmp_path/'m').rated.trained.all()
     out = said(capsys, 'train', films/'ratings.csv', '--out', tmp_path/'m', '--keep-held-out', '--time', 'time').out
     assert 'trained again' not in out and Recommender.load(tmp_path/'m').rated.trained.sum() == 540
-    assert 'no such column' in said(capsys, 'train', films/'ratings.csv', '--out', tmp_path/'n', '--time', 'when', status=2).err
+    assert "has no column 'when'" in said(capsys, 'train', films/'ratings.csv', '--out', tmp_path/'n', '--time', 'when', status=2).err
     assert '--device cuda:77: there is none' in said(capsys, 'train', films/'ratings.csv', '--out', tmp_path/'n', '--device', 'cuda:77', status=2).err
     from collab_course.cli import _said
     errors = dict(rmse=1.2, mean=1.1, biases=1.05, held_out=50)

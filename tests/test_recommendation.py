@@ -136,7 +136,7 @@ def test_exported_learner(tmp_path):
     table = pd.DataFrame(dict(user=[1, 1, 99], item=[2, 4, 2], rating=[1, 5, 3]))
     with pytest.warns(UserWarning, match='1 of 3 rows are of users or items that the model does not know'): rec = Recommender.from_learner(again, table)
     assert not {2, 4} & set(rec.recommend(1, 20)['item']) and len(rec.recommend(1, 20)) == 18
-    with pytest.raises(DataError, match="need the columns"): Recommender.from_learner(again, table.drop(columns='item'))
+    with pytest.raises(DataError, match="the table of ratings has no column 'item'"): Recommender.from_learner(again, table.drop(columns='item'))
     rec.save(tmp_path/'r'); assert Recommender.load(tmp_path/'r').recommend(1, 20).equals(rec.recommend(1, 20))
 
 
@@ -220,7 +220,7 @@ def test_choosing_and_asking_wrongly():
     for n in (0, -1, 1.5, True):
         with pytest.raises(ValueError, match='n must be'): rec.recommend('a', n)
         with pytest.raises(ValueError, match='n must be'): rec.recommend_new({}, n)
-    with pytest.raises(DataError, match="title.*missing"): rec.predict(pd.DataFrame(dict(user=['a'])))
+    with pytest.raises(DataError, match="the table of pairs has no column 'title'"): rec.predict(pd.DataFrame(dict(user=['a'])))
     for users, items in (([0], None), ([9], None), (None, [0]), (None, [4])):
         with pytest.raises(IndexError): list(rec.recommend_blocks(users, 1, items=items))
 
