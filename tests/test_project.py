@@ -75,7 +75,7 @@ def test_notebook(path):
 # what a module may import stands before it; the lessons' modules stand where the package first needs them
 ORDER = """errors files tables columns data movielens synthetic loaders dot_product interface history testing training distributed progression
 interpretation pca maps neural_net keras_style labels svdpp cross_entropy evaluation titles ranking recommendation saving spreadsheet
-pages robust_pca benchmarks cli""".split()
+pages robust_pca benchmarks cli exercises""".split()
 
 
 def test_modules_import_only_from_modules_before():
