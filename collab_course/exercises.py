@@ -9,7 +9,6 @@ __all__ = ['answers', 'Exercise', 'as_list', 'Verdict', 'verdict', 'checker']
 from dataclasses import dataclass
 from numbers import Real
 
-import numpy as np
 from fastcore.basics import listify
 from .errors import *
 
