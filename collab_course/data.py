@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['read_ratings', 'refuse', 'finite_ratings', 'looks_like_counts', 'describe_ratings', 'read_interactions',
-           'summarise_ratings', 'busiest_crosstab', 'plot_ratings']
+           'summarise_ratings', 'busiest_crosstab', 'plot_ratings', 'doublings']
 
 # %% ../nbs/package/01_data.ipynb #15694973
 import warnings
@@ -277,16 +277,30 @@ def plot_ratings(
     user=None, item=None, rating=None, # Names of the columns; found by `name_columns` if None
     axs=None # Three matplotlib axes to draw into; a new row of three if None
 ): # The three axes
-    "Histograms: the ratings; how many each user gave; how many each item got (both on log axes)."
+    "Bar charts: the ratings; how many each user gave; how many each item got, in bars that double in width."
     user, item, rating = _named(ratings, user, item, rating)
     if axs is None: axs = plt.subplots(1, 3, figsize=(10, 2.8), layout='constrained')[1]
-    values = ratings[rating].value_counts().sort_index()
-    step = np.diff(values.index).min() if len(values) > 1 else 1
-    if len(values) <= 20: axs[0].bar(values.index, values, width=.9*step)
-    else: axs[0].hist(ratings[rating], bins=40)
-    axs[0].set(xlabel='rating', ylabel='ratings')
-    for ax, col, what in ((axs[1], user, 'user'), (axs[2], item, 'item')):
-        n = ratings[col].value_counts()
-        ax.hist(n, bins=np.unique(np.geomspace(n.min(), n.max() + 1, 30).astype(int)))
-        ax.set(xscale='log', xlabel=f'ratings per {what}', ylabel=f'{what}s')
+    _plot_values(axs[0], ratings[rating])
+    for ax, column, what in ((axs[1], user, 'user'), (axs[2], item, 'item')):
+        n = doublings(ratings[column].value_counts())
+        ax.bar(range(len(n)), n, width=.9)
+        ax.set_xticks(range(len(n)), n.index, rotation=45, ha='right', fontsize=8)
+        ax.set(xlabel=f'ratings per {what}', ylabel=f'{what}s')
     return axs
+
+def _plot_values(ax, ratings:pd.Series):
+    "A bar for each different rating; a histogram where there are many"
+    values = ratings.value_counts().sort_index()
+    step = np.diff(values.index).min() if len(values) > 1 else 1
+    if len(values) <= 20: ax.bar(values.index, values, width=.9*step)
+    else: ax.hist(ratings, bins=40)
+    ax.set(xlabel='rating', ylabel='ratings')
+
+def doublings(
+    counts:pd.Series # Whole numbers of at least 1
+) -> pd.Series: # How many of them are 1, 2–3, 4–7, 8–15 … up to the largest
+    "How many counts fall between one power of two and the next."
+    place = np.log2(counts).astype(int)
+    places = range(place.min(), place.max() + 1)
+    names = [f'{2**k}–{2**(k + 1) - 1}' if k else '1' for k in places]
+    return pd.Series(place.value_counts().reindex(places, fill_value=0).to_numpy(), names)

@@ -81,7 +81,11 @@ answers = {}
 
 # %% ../nbs/package/18_exercises.ipynb #c4796036
 answers['01_ratings'] = {
-    1: Exercise(408, 'count the votes of every film first, and keep only those with at least 50'),
+    1: Exercise('Close Shave, A (1995)', 'group by title, count, and keep the films with at least 100 ratings'),
+    2: Exercise(1.331, 'take the mean of the training rows, and square the error of each test row', tol=.0006),
+    3: Exercise(214, 'value_counts() of the titles, then cumsum(): the first place with 50,000 or more'),
+    4: Exercise(3.667, 'weights 1/(1 + d): d is 1 for Bob; for Dan it comes from Babe alone', tol=.01),
+    5: Exercise(4, "'3' is a number in quotes; None and 'unread' are not ratings, and somebody has no name"),
 }
 
 # %% ../nbs/package/18_exercises.ipynb #e7d9cea0
