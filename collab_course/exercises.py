@@ -81,8 +81,8 @@ answers = {}
 
 # %% ../nbs/package/18_exercises.ipynb #c4796036
 answers['01_ratings'] = {
-    1: Exercise('Close Shave, A (1995)', 'group by title, count, and keep the films with at least 100 ratings'),
-    2: Exercise(1.331, 'take the mean of the training rows, and square the error of each test row', tol=.0006),
+    1: Exercise('Close Shave, A (1995)', 'group by title, and keep the films with at least 100 ratings'),
+    2: Exercise(1.331, 'take the mean of the training rows; square the error of each test row', tol=.0006),
     3: Exercise(214, 'value_counts() of the titles, then cumsum(): the first place with 50,000 or more'),
     4: Exercise(3.667, 'weights 1/(1 + d): d is 1 for Bob; for Dan it comes from Babe alone', tol=.01),
     5: Exercise(4, "'3' is a number in quotes; None and 'unread' are not ratings, and somebody has no name"),
