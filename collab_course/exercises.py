@@ -71,7 +71,7 @@ def checker(
     def check(number, answer=None):
         one_of(number, exercises, 'exercise')
         exercise = exercises[number]
-        if answer is None: return verdict(f'Your turn. Hint: {exercise.hint}', False)
+        if answer is None: return verdict('Your turn.', False)
         if exercise.is_right(answer): return verdict('✓ Right.', True)
         return verdict(f'Not yet. Hint: {exercise.hint}', False)
     return check
@@ -91,7 +91,7 @@ answers['01_ratings'] = {
 # %% ../nbs/package/18_exercises.ipynb #e7d9cea0
 answers['02_dot_product'] = {
     1: Exercise(-.39, 'flip the sign of the third number of `user`', tol=.01),
-    2: Exercise([512, 512], 'the sum is (512,) and the biases are (512, 1)'),
+    2: Exercise([512, 512], 'write down both shapes, and let the last dimensions meet'),
     3: Exercise(.94, 'pass None as the fourth argument, and wd=.4', tol=.04),
     4: Exercise(.835, 'an item bias, no user bias, wd=.4', tol=.01),
     5: Exercise(1.6, 'train_ten with five rows of user factors; start=.1, decay=.2; seeds 0 to 14', tol=.1),
