@@ -8,6 +8,7 @@ root = Path(__file__).resolve().parent.parent
 lessons = sorted((root/'nbs').glob('*.ipynb'))
 shelf = sorted((root/'nbs'/'package').glob('*.ipynb'))
 notebooks = lessons + shelf
+solutions = sorted((root/'nbs'/'solutions').glob('*.ipynb'))
 settings = configparser.ConfigParser(delimiters=['=']); settings.read(root/'settings.ini')
 cfg = settings['DEFAULT']
 
@@ -16,11 +17,17 @@ def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
 def source(cell): return ''.join(cell['source'])
 
 
+def script(name):
+    "A script of `.ci` as a module"
+    spec = importlib.util.spec_from_file_location(name, root/'.ci'/f'{name}.py')
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
 def test_readme_is_the_index():
     pytest.importorskip('nbconvert')
-    spec = importlib.util.spec_from_file_location('readme', root/'.ci'/'readme.py')
-    made = importlib.util.module_from_spec(spec); spec.loader.exec_module(made)
-    text, pictures = made.readme()
+    text, pictures = script('readme').readme()
     assert (root/'README.md').read_text(encoding='utf-8') == text, 'run: python .ci/readme.py'
     assert pictures and {str(p.relative_to(root)) for p in (root/'nbs'/'images').glob('index_*.png')} == set(pictures)
     for path, content in pictures.items(): assert (root/path).read_bytes() == content
@@ -70,6 +77,39 @@ def test_notebook(path):
     titles = re.findall(r'^## (.+)$', text, re.M)
     assert source(nb['cells'][0]).startswith('# ')
     if path in lessons: assert 'Questions' in titles and 'Exercises' in titles
+
+
+@pytest.mark.parametrize('path', notebooks + solutions, ids=lambda p: f'{p.parent.name}/{p.stem}')
+def test_pictures_say_what_they_show_in_their_metadata(path):
+    raw = path.read_text(encoding='utf-8')
+    assert script('alt').stamped(raw) == raw, 'run: python .ci/alt.py'
+    for cell in json.loads(raw)['cells']:
+        for o in cell.get('outputs', []):
+            if 'image/png' in o.get('data', {}): assert o['metadata']['image/png']['alt'] in source(cell)
+
+
+def test_alternative_texts_are_stamped():
+    def made(*lines, **metadata):
+        output = dict(output_type='display_data', data={'image/png': ''}, metadata=metadata)
+        words = dict(output_type='stream', name='stdout', text=['words'])
+        cell = dict(cell_type='code', source=[o + '\n' for o in lines], outputs=[output, words])
+        return dict(cells=[dict(cell_type='markdown', source=['#| fig-alt: "no code"']), cell])
+
+    alt = script('alt')
+    for written in ('#| fig-alt: "A line: it falls."', '#| fig-alt: A line: it falls.', '#|fig-alt: "A line: it falls."'):
+        nb = alt.stamp(made('#| slow', written, 'plot()'))
+        assert nb['cells'][1]['outputs'][0]['metadata'] == {'image/png': {'alt': 'A line: it falls.'}}
+        assert 'metadata' not in nb['cells'][1]['outputs'][1]
+        assert alt.stamp(json.loads(json.dumps(nb))) == nb                                        # once is enough
+    old = alt.stamp(made('#| fig-alt: "new"', **{'image/png': {'alt': 'old', 'width': 9}}))
+    assert old['cells'][1]['outputs'][0]['metadata'] == {'image/png': {'alt': 'new', 'width': 9}}
+    assert alt.stamp(made('plot()')) == made('plot()')
+
+
+def test_pages_made_of_notebooks_say_what_a_picture_shows():
+    convert = pytest.importorskip('nbconvert')
+    html, _ = convert.HTMLExporter(template_name='classic').from_filename(root/'nbs'/'package'/'07_testing.ipynb')
+    assert 'alt="A checkerboard of 20 by 20 cells' in html and 'alt="Two factors of twenty items' in html
 
 
 # what a module may import stands before it; the lessons' modules stand where the package first needs them
