@@ -1,5 +1,5 @@
-"""Write each picture's `#| fig-alt: "…"` into the output's metadata, where nbconvert looks for it (template `classic`),
-so that a page can be read aloud: `python .ci/alt.py [NOTEBOOK ...]` (all, if none is named)."""
+"""Write each picture's `#| fig-alt: "…"` into the output's metadata, where nbconvert looks for it (template
+`classic`), so that a page can be read aloud: `python .ci/alt.py [NOTEBOOK ...]` (all, if none is named)."""
 import json
 import sys
 from pathlib import Path
