@@ -23,7 +23,13 @@ from collab_course.progression import BiasOnly
 @pytest.fixture
 def small():
     "Four users and five films with known factors"
-    df = pd.DataFrame(dict(user=[1, 1, 2, 3, 4, 4, 4], title=['a', 'b', 'c', 'd', 'e', 'a', 'b'], rating=[5., 4, 3, 2, 1, 3, 5]))
+    df = pd.DataFrame(
+        dict(
+            user=[1, 1, 2, 3, 4, 4, 4],
+            title=['a', 'b', 'c', 'd', 'e', 'a', 'b'],
+            rating=[5.0, 4, 3, 2, 1, 3, 5],
+        )
+    )
     dls = RatingsDataLoaders.from_df(df, valid_idx=[6], bs=4)
     model = DotProductBias(dls.n_users, dls.n_items, 2)
     with torch.no_grad():
@@ -40,25 +46,38 @@ def test_answers_by_hand(small):
     a = ci.info().set_index('title').loc['a']
     assert a['mean'] == 4 and a.n_ratings == 2                         # training and validation rows
     assert ci.info().set_index('title').loc['b'].n_ratings == 2
-    assert ci.similar('a', 2).title.tolist() == ['b', 'c'] and ci.similar('a', 1).cosine.item() == pytest.approx(1)
-    assert ci.similar('a', 2, 'mse').title.tolist() == ['c', 'b'] and ci.similar('a', 2, 'mse').mse.tolist() == pytest.approx([.125, .5])
+    assert ci.similar('a', 2).title.tolist() == ['b', 'c'] and ci.similar(
+        'a', 1
+    ).cosine.item() == pytest.approx(1)
+    assert ci.similar('a', 2, 'mse').title.tolist() == ['c', 'b'] and ci.similar(
+        'a', 2, 'mse'
+    ).mse.tolist() == pytest.approx([0.125, 0.5])
     assert ci.similar('a', 4, 'euclidean').euclidean.iloc[-1] == pytest.approx(10**.5)
     assert ci.similar('a').title.tolist()[-1] == 'd' and len(ci.similar('a', 100)) == 4
     assert ci.similar(1, 2).equals(ci.similar('a', 2))            # an index, where names are text
     assert set(ci.similar('d', min_ratings=2).title) == {'a', 'b'}
     assert set(ci.similar('d', most_rated=2).title) == {'a', 'b'} and len(ci.top_bias(min_ratings=2)) == 2
     table = ci.similarity()
-    assert table.index.tolist() == list('abcde') and np.allclose(table, table.T) and np.allclose(np.diag(table), 1)
+    assert (
+        table.index.tolist() == list('abcde')
+        and np.allclose(table, table.T)
+        and np.allclose(np.diag(table), 1)
+    )
     assert table.loc['a', 'd'] == pytest.approx(-1) and table.loc['a', 'e'] == pytest.approx(0)
     assert ci.similarity(['e', 'a'], 'mse').to_numpy() == pytest.approx(np.array([[0, 5], [5, 0]]))
     assert ci.similar_to_all(1).neighbour.tolist()[:2] == ['b', 'a']
 
 
 def test_row_0_is_in_no_answer(small):
-    ci = CollabInterpretation.from_learner(small)                       # row 0 has the highest bias and lies nearest to e
+    # row 0 has the highest bias and lies nearest to e
+    ci = CollabInterpretation.from_learner(small)
     for which in ('item', 'user'):
-        for frame in (ci.top_bias(99, which=which), ci.similar(2 if which == 'user' else 'a', 99, which=which), ci.similarity(which=which).reset_index(),
-                      ci.similar_to_all(1, which=which)):
+        for frame in (
+            ci.top_bias(99, which=which),
+            ci.similar(2 if which == 'user' else 'a', 99, which=which),
+            ci.similarity(which=which).reset_index(),
+            ci.similar_to_all(1, which=which),
+        ):
             assert not frame.astype(str).isin(['#na#']).any(axis=None)
     assert len(ci.similarity()) == 5
     with pytest.raises(UnknownName): ci.similar('#na#')
@@ -68,7 +87,15 @@ def test_row_0_is_in_no_answer(small):
 def test_names(small):
     ci = CollabInterpretation.from_learner(small)
     assert ci.index(3, 'user') == 3 and ci.index('c') == 3 and ci.index(np.int64(3)) == 3
-    for bad, which, says in (('x', 'item', 'no title is called'), (17, 'item', 'from 1 to 5'), (99, 'user', 'no user is 99'), ('1', 'user', r"'1' \(str\)"), ([1], 'item', 'names are text'), (True, 'item', 'no title'), (True, 'user', 'no user')):
+    for bad, which, says in (
+        ('x', 'item', 'no title is called'),
+        (17, 'item', 'from 1 to 5'),
+        (99, 'user', 'no user is 99'),
+        ('1', 'user', r"'1' \(str\)"),
+        ([1], 'item', 'names are text'),
+        (True, 'item', 'no title'),
+        (True, 'user', 'no user'),
+    ):
         with pytest.raises(UnknownName, match=says): ci.index(bad, which)
     names = ['#na#', 'Star Wars (1977)', 'Stargate (1994)', 'Empire Strikes Back, The (1980)']
     assert find_name('Stargate (1994)', names) == 2
@@ -78,21 +105,44 @@ def test_names(small):
     with pytest.raises(ValueError, match="which must be 'user' or 'item'"): ci.names('film')
 
 
-@pytest.mark.parametrize('asked, best', [
-    ('Alien', ['Alien (1979)', 'Aliens (1986)', 'Alien 3 (1992)']), ('Heat', ['Heat (1995)', 'Heathers (1989)']),
-    ('ALIEN 3', ['Alien 3 (1992)']), ('  heat (1995)', ['Heat (1995)']), ('StarWars', ['Star Wars (1977)']),
-    ('USER1', ['user1', 'user10', 'user11']), ('crossroads (2002)', ['Crossroads (2002)', 'Crossroads (1986)']),
-    ('heatre', ['Theatre (1930)']), ('wars', ['Star Wars (1977)', 'A Film of Old Wars (1950)']),
-    ('Haet', ['Heat (1995)'])])
+@pytest.mark.parametrize(
+    'asked, best',
+    [
+        ('Alien', ['Alien (1979)', 'Aliens (1986)', 'Alien 3 (1992)']),
+        ('Heat', ['Heat (1995)', 'Heathers (1989)']),
+        ('ALIEN 3', ['Alien 3 (1992)']),
+        ('  heat (1995)', ['Heat (1995)']),
+        ('StarWars', ['Star Wars (1977)']),
+        ('USER1', ['user1', 'user10', 'user11']),
+        ('crossroads (2002)', ['Crossroads (2002)', 'Crossroads (1986)']),
+        ('heatre', ['Theatre (1930)']),
+        ('wars', ['Star Wars (1977)', 'A Film of Old Wars (1950)']),
+        ('Haet', ['Heat (1995)']),
+    ],
+)
 def test_the_likeliest_suggestion_comes_first(asked, best):
-    titles = ['Alien: Resurrection (1997)', 'Alien 3 (1992)', 'Aliens (1986)', 'Alien (1979)', 'Theatre (1930)',
-              'Mystery Science Theater 3000 (1996)', 'Heathers (1989)', 'Heat (1995)', 'A Film of Old Wars (1950)',
-              'Star Wars (1977)', 'Crossroads (1986)', 'Crossroads (2002)', *(f'user{k}' for k in range(15, 0, -1))]
+    titles = [
+        'Alien: Resurrection (1997)',
+        'Alien 3 (1992)',
+        'Aliens (1986)',
+        'Alien (1979)',
+        'Theatre (1930)',
+        'Mystery Science Theater 3000 (1996)',
+        'Heathers (1989)',
+        'Heat (1995)',
+        'A Film of Old Wars (1950)',
+        'Star Wars (1977)',
+        'Crossroads (1986)',
+        'Crossroads (2002)',
+        *(f'user{k}' for k in range(15, 0, -1)),
+    ]
     with pytest.raises(UnknownName) as e: find_name(asked, ['#na#', *sorted(titles)])
     assert str(e.value).split('did you mean ')[1].startswith(', '.join(map(repr, best)))
 
 
-@pytest.mark.parametrize('names', [[9, 32, 'guest', 'b'], ['b', 'guest', 9, 32], [9, 'guest', 2.5, pd.Timestamp('2020-01-01')]])
+@pytest.mark.parametrize(
+    'names', [[9, 32, 'guest', 'b'], ['b', 'guest', 9, 32], [9, 'guest', 2.5, pd.Timestamp('2020-01-01')]]
+)
 def test_names_of_several_kinds(names):
     vocab = ['#na#', *names]
     for name in names: assert find_name(name, vocab) == vocab.index(name)
@@ -105,11 +155,19 @@ def test_names_of_several_kinds(names):
 def test_ratings_may_be_given_and_may_be_missing(small, tmp_path):
     other = pd.DataFrame(dict(user=[1, 2, 9], title=['a', 'a', 'zzz'], rating=[1., 2, 3]))
     info = CollabInterpretation.from_learner(small, other).info().set_index('title')
-    assert info.loc['a', 'mean'] == 1.5 and info.loc['b', 'n_ratings'] == 0 and np.isnan(info.loc['b', 'mean'])
-    with pytest.raises(DataError, match="'rating'"): CollabInterpretation.from_learner(small, other[['user', 'title']])
-    with pytest.raises(DataError, match='1 of 3 values not a finite number'): CollabInterpretation.from_learner(small, other.assign(rating=[1, np.nan, 2]))
-    with pytest.raises(DataError, match='no user in the ratings is known'): CollabInterpretation.from_learner(small, other.astype({'user': str}))
-    with pytest.raises(ValueError, match='all mean ratings are the same'): CollabInterpretation.from_learner(small, pd.DataFrame(dict(user=1, title=list('abc'), rating=3.))).plot_bias()
+    assert (
+        info.loc['a', 'mean'] == 1.5 and info.loc['b', 'n_ratings'] == 0 and np.isnan(info.loc['b', 'mean'])
+    )
+    with pytest.raises(DataError, match="'rating'"):
+        CollabInterpretation.from_learner(small, other[['user', 'title']])
+    with pytest.raises(DataError, match='1 of 3 values not a finite number'):
+        CollabInterpretation.from_learner(small, other.assign(rating=[1, np.nan, 2]))
+    with pytest.raises(DataError, match='no user in the ratings is known'):
+        CollabInterpretation.from_learner(small, other.astype({'user': str}))
+    with pytest.raises(ValueError, match='all mean ratings are the same'):
+        CollabInterpretation.from_learner(
+            small, pd.DataFrame(dict(user=1, title=list('abc'), rating=3.0))
+        ).plot_bias()
     bare = Learner(small.dls.new_empty(), small.model)
     ci = CollabInterpretation.from_learner(bare)
     assert ci.top_bias(1).title.item() == 'd' and ci.top_bias(1).n_ratings.item() == 0
@@ -123,13 +181,17 @@ def test_bad_questions(small):
         with pytest.raises(ValueError, match='n must be a whole number'): ci.top_bias(n)
     with pytest.raises(ValueError, match="metric must be 'cosine'"): ci.similar('a', metric='l1')
     for most in (0, 1.5, True):
-        with pytest.raises(ValueError, match='most_rated must be a whole number'): ci.top_bias(most_rated=most)
+        with pytest.raises(ValueError, match='most_rated must be a whole number'):
+            ci.top_bias(most_rated=most)
     assert ci.similarity('a').shape == ci.similarity(1).shape == ci.similarity(titles=['a']).shape == (1, 1)
     with pytest.raises(ValueError, match='at least 3 are needed'): ci.plot_bias(min_ratings=2)
     plain = Learner(small.dls, DotProduct(small.dls.n_users, small.dls.n_items, 2))
-    with pytest.raises(NotInModel, match='DotProduct has no biases'): CollabInterpretation.from_learner(plain).top_bias()
-    with pytest.raises(NotInModel, match='no factors'): CollabInterpretation.from_learner(Learner(small.dls, BiasOnly(5, 6))).similar('a')
-    with pytest.raises(DataError, match='do not belong together'): CollabInterpretation.from_learner(Learner(small.dls, DotProductBias(5, 9, 2)))
+    with pytest.raises(NotInModel, match='DotProduct has no biases'):
+        CollabInterpretation.from_learner(plain).top_bias()
+    with pytest.raises(NotInModel, match='no factors'):
+        CollabInterpretation.from_learner(Learner(small.dls, BiasOnly(5, 6))).similar('a')
+    with pytest.raises(DataError, match='do not belong together'):
+        CollabInterpretation.from_learner(Learner(small.dls, DotProductBias(5, 9, 2)))
     with torch.no_grad(): small.model.item_factors.weight[2, 1] = float('nan')
     with pytest.raises(DataError, match='diverged'): ci.similar('a')
     assert len(ci.top_bias()) == 5                                      # the biases are fine
@@ -138,9 +200,19 @@ def test_bad_questions(small):
 def _models(dls):
     sized = (dls.n_users, dls.n_items)
     labels = [l for l in (getattr(dls, 'labels', None) or [])]
-    return [DotProduct(*sized, 8), DotProductBias(*sized, 8), DotProductBiasScratch(*sized, 8), KerasStyleDotProduct(*sized, 8), KerasStyleBias(*sized, 8), KerasStyleNN(*sized, 8),
-            nets[0].make(*sized, 8, (0, 5.5)), nets[1].make(*sized, 8, (0, 5.5)), DotProductLabels(*sized, 8, labels=labels), LabelsNN((sized[0], 8), (sized[1], 9), labels=labels),
-            SVDpp(*sized, 8, pairs=dls.train_ds.x, labels=labels)]
+    return [
+        DotProduct(*sized, 8),
+        DotProductBias(*sized, 8),
+        DotProductBiasScratch(*sized, 8),
+        KerasStyleDotProduct(*sized, 8),
+        KerasStyleBias(*sized, 8),
+        KerasStyleNN(*sized, 8),
+        nets[0].make(*sized, 8, (0, 5.5)),
+        nets[1].make(*sized, 8, (0, 5.5)),
+        DotProductLabels(*sized, 8, labels=labels),
+        LabelsNN((sized[0], 8), (sized[1], 9), labels=labels),
+        SVDpp(*sized, 8, pairs=dls.train_ds.x, labels=labels),
+    ]
 
 
 def test_every_model_answers_and_stays_as_it_was():
@@ -149,23 +221,36 @@ def test_every_model_answers_and_stays_as_it_was():
     for model in [*_models(dls), stock.model]:
         learn = stock if model is stock.model else Learner(dls, model)
         model.train(); next(model.children(), model).eval()
-        before, modes, rng = {k: v.clone() for k, v in model.state_dict().items()}, [m.training for m in model.modules()], torch.get_rng_state()
+        before, modes, rng = (
+            {k: v.clone() for k, v in model.state_dict().items()},
+            [m.training for m in model.modules()],
+            torch.get_rng_state(),
+        )
         ci = CollabInterpretation.from_learner(learn)
         for which in ('item', 'user'):
-            assert len(ci.similar(3, 5, which=which)) == 5 and ci.similarity([1, 2], 'mse', which).shape == (2, 2)
+            assert len(ci.similar(3, 5, which=which)) == 5 and ci.similarity([1, 2], 'mse', which).shape == (
+                2,
+                2,
+            )
             assert len(ci.similar_to_all(3, which=which)) == 60
             try: assert ci.top_bias(3, which=which).bias.is_monotonic_decreasing
             except NotInModel: pass
-        assert all(torch.equal(v, before[k]) and v.device == before[k].device for k, v in model.state_dict().items()), type(model)
+        assert all(
+            torch.equal(v, before[k]) and v.device == before[k].device for k, v in model.state_dict().items()
+        ), type(model)
         assert [m.training for m in model.modules()] == modes and torch.equal(torch.get_rng_state(), rng)
-    with pytest.raises(NotInModel, match='Ensemble has no factors'): CollabInterpretation.from_learner(Learner(dls, Ensemble([DotProduct(21, 21, 2)]))).similar(1)
+    with pytest.raises(NotInModel, match='Ensemble has no factors'):
+        CollabInterpretation.from_learner(Learner(dls, Ensemble([DotProduct(21, 21, 2)]))).similar(1)
 
 
 def test_labels_are_asked_by_their_name(ml, dls):
     set_seed(0)
     model = DotProductLabels(dls.n_users, dls.n_items, 8, labels=side_labels(dls, ml))
     ci = CollabInterpretation.from_learner(Learner(dls, model))
-    assert ci.top_bias(3, which='genre').columns.tolist() == ['genre', 'bias'] and len(ci.top_bias(99, which='occupation')) == 21
+    assert (
+        ci.top_bias(3, which='genre').columns.tolist() == ['genre', 'bias']
+        and len(ci.top_bias(99, which='occupation')) == 21
+    )
     assert len(ci.similar('Horror', 99, which='genre')) == 18
     with pytest.raises(UnknownName, match="did you mean 'Horror'"): ci.similar('Horor', which='genre')
     with pytest.raises(ValueError, match="'genre'"): ci.names('genres')
@@ -175,7 +260,8 @@ def test_labels_are_asked_by_their_name(ml, dls):
 @pytest.mark.parametrize('metric', ['cosine', 'euclidean', 'mse'])
 def test_nearest_is_exact_in_any_block(metric):
     from sklearn.metrics import pairwise_distances
-    vec = np.random.default_rng(0).normal(size=(300, 7)) + 50           # far from the origin, where a formula that subtracts squares would fail
+    # far from the origin, where a formula that subtracts squares would fail
+    vec = np.random.default_rng(0).normal(size=(300, 7)) + 50
     vec[7] = vec[8]
     full = pairwise_distances(vec, metric='cosine' if metric == 'cosine' else 'euclidean')
     np.fill_diagonal(full, np.inf)
@@ -185,7 +271,11 @@ def test_nearest_is_exact_in_any_block(metric):
         for block in (None, 1, 77):
             value, idx = nearest(torch.tensor(vec, dtype=dtype), 5, metric, block=block)
             assert np.allclose(value, want, atol=tol) and not (idx == torch.arange(300)[:, None]).any()
-    far = np.random.default_rng(1).normal(size=(400, 6))*.01 + np.where(np.arange(400) < 200, 100, -100)[:, None]   # two dense clusters, far apart
+    # two dense clusters, far apart
+    far = (
+        np.random.default_rng(1).normal(size=(400, 6)) * 0.01
+        + np.where(np.arange(400) < 200, 100, -100)[:, None]
+    )
     full = pairwise_distances(far, metric='cosine' if metric == 'cosine' else 'euclidean')
     np.fill_diagonal(full, np.inf)
     if metric != 'cosine':
@@ -212,7 +302,11 @@ def test_nearest_of_zeros_and_bad_input():
 
 
 def test_a_whole_table_of_too_many_is_refused():
-    ci = CollabInterpretation(DotProduct(2, 20_002, 1), {'user': ['#na#', 1], 'item': ['#na#', *range(20_001)]}, {'user': 'user', 'item': 'item'})
+    ci = CollabInterpretation(
+        DotProduct(2, 20_002, 1),
+        {'user': ['#na#', 1], 'item': ['#na#', *range(20_001)]},
+        {'user': 'user', 'item': 'item'},
+    )
     with pytest.raises(ValueError, match='similar_to_all'): ci.similarity()
     assert len(ci.similar_to_all(1)) == 20_001
 
@@ -225,7 +319,8 @@ def boxes_of(ax, texts=None):
 
 def test_drawn_labels_do_not_overlap_and_stay_inside(ml, dls):
     rng = np.random.default_rng(0)
-    for n in (5, 40, 150):                                              # the last: more than there is room for
+    # the last: more than there is room for
+    for n in (5, 40, 150):
         fig, ax = plt.subplots(figsize=(8, 6))
         x, y = rng.normal(size=(2, n))
         ax.scatter(x, y)
@@ -233,7 +328,9 @@ def test_drawn_labels_do_not_overlap_and_stay_inside(ml, dls):
         boxes, frame = boxes_of(ax), ax.get_window_extent()
         assert len(kept) == len(ax.texts) and (len(kept) == n if n < 150 else len(kept) >= 20)
         assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])
-        assert all(frame.x0 <= b.x0 and b.x1 <= frame.x1 and frame.y0 <= b.y0 and b.y1 <= frame.y1 for b in boxes)
+        assert all(
+            frame.x0 <= b.x0 and b.x1 <= frame.x1 and frame.y0 <= b.y0 and b.y1 <= frame.y1 for b in boxes
+        )
         plt.close(fig)
     learn = Learner(dls, DotProductBias(dls.n_users, dls.n_items, 4))
     fig, ax = plt.subplots()
@@ -248,20 +345,32 @@ def test_two_maps_in_one_figure_leave_each_other_room(colour):
     from collab_course.maps import FactorMap
     rng = np.random.default_rng(0)
     info = pd.DataFrame(dict(bias=rng.normal(size=12), genres=['Drama|War', 'Comedy', 'Horror', None]*3))
-    m = FactorMap.from_factors(rng.normal(size=(12, 4)), [f'A film of a long name {k}' for k in range(12)], info=info)
+    m = FactorMap.from_factors(
+        rng.normal(size=(12, 4)), [f'A film of a long name {k}' for k in range(12)], info=info
+    )
     fig, axes = plt.subplots(1, 2, figsize=(9.5, 4.5), layout='constrained')
     for ax, pair in zip(axes, ((1, 2), (1, 3))): m.plot(m.frame, components=pair, colour=colour, ax=ax)
     fig.canvas.draw()
     whole = [ax.get_tightbbox() for ax in fig.axes]
-    assert not any(a.overlaps(b) for k, a in enumerate(whole) for b in whole[:k]) and all(fig.bbox.x0 - 1 <= b.x0 and b.x1 <= fig.bbox.x1 + 1 for b in whole)
+    assert not any(a.overlaps(b) for k, a in enumerate(whole) for b in whole[:k]) and all(
+        fig.bbox.x0 - 1 <= b.x0 and b.x1 <= fig.bbox.x1 + 1 for b in whole
+    )
     for ax in axes:
         boxes, frame = boxes_of(ax), ax.get_window_extent()
-        assert len(boxes) >= 10 and not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k]) and all(frame.x0 <= b.x0 and b.x1 <= frame.x1 for b in boxes)
+        assert (
+            len(boxes) >= 10
+            and not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])
+            and all(frame.x0 <= b.x0 and b.x1 <= frame.x1 for b in boxes)
+        )
     plt.close(fig)
 
 
 def test_short_titles():
-    assert short_title('Postman, The (1997)') == 'The Postman' and short_title('M (1931)') == 'M' and short_title('1984') == '1984'
+    assert (
+        short_title('Postman, The (1997)') == 'The Postman'
+        and short_title('M (1931)') == 'M'
+        and short_title('1984') == '1984'
+    )
     assert len(short_title('x'*99)) == 30
 
 
@@ -302,7 +411,9 @@ def test_dollars_beside_biases():
     n = len(dollars)
     ratings = pd.DataFrame(dict(user=[1, 2]*n, title=dollars*2, rating=[k % 5 + 1. for k in range(2*n)]))
     dls = RatingsDataLoaders.from_df(ratings, valid_idx=[], bs=4)
-    ax = CollabInterpretation.from_learner(Learner(dls, DotProductBias(dls.n_users, dls.n_items, 2))).plot_bias()
+    ax = CollabInterpretation.from_learner(
+        Learner(dls, DotProductBias(dls.n_users, dls.n_items, 2))
+    ).plot_bias()
     ax.figure.canvas.draw()
     assert {t.get_text() for t in ax.texts} <= set(map(short_title, dollars)) and len(ax.texts) >= 4
     plt.close('all')

@@ -18,7 +18,8 @@ make = lambda d: CollabNN((d.n_users, 10), (d.n_items, 12), (.5, 5.5), 40)
 def test_contract(): check_model(make)
 
 
-def test_contract_without_range(): check_model(lambda d: CollabNN((d.n_users, 10), (d.n_items, 12), None), wd=0.)
+def test_contract_without_range():
+    check_model(lambda d: CollabNN((d.n_users, 10), (d.n_items, 12), None), wd=0.0)
 
 
 @pytest.mark.cuda
@@ -31,7 +32,11 @@ def test_formula_and_defaults():
     both = torch.cat([factors(net, 'user')[x[:, 0]], factors(net)[x[:, 1]]], 1)
     first, last = net.layers[0], net.layers[2]
     want = 5.5*torch.sigmoid((both @ first.weight.T + first.bias).relu() @ last.weight.T + last.bias)
-    assert net(x).shape == (3, 1) and torch.allclose(net(x), want, atol=1e-6) and (first.in_features, first.out_features) == (5, 100)
+    assert (
+        net(x).shape == (3, 1)
+        and torch.allclose(net(x), want, atol=1e-6)
+        and (first.in_features, first.out_features) == (5, 100)
+    )
     assert factors(net).shape == (4, 2) and factors(net, 'user').shape == (5, 3)
     with pytest.raises(NotInModel): biases(net)
     with pytest.raises(IndexError): score(net, 5, 1)
@@ -54,6 +59,13 @@ def test_sizes_by_the_rule(dls):
 
 def test_the_net_is_worse_on_real_ratings(dls):
     "As its chapter says, on one split: past the biases, and far from model 4"
-    table = run_progression(dls, 'fast', entries=[progression[0], progression[4], *nets], bar=False).set_index('model').valid_mse
+    table = (
+        run_progression(dls, 'fast', entries=[progression[0], progression[4], *nets], bar=False)
+        .set_index('model')
+        .valid_mse
+    )
     assert .85 < table['CollabNN'] < .89 and .84 < table['net [100, 50]'] < .88
-    assert table['4 + weight decay'] + .02 < min(table[e.model] for e in nets) and table['CollabNN'] < table['biases alone']
+    assert (
+        table['4 + weight decay'] + 0.02 < min(table[e.model] for e in nets)
+        and table['CollabNN'] < table['biases alone']
+    )

@@ -8,6 +8,7 @@ root = Path(__file__).resolve().parent.parent
 lessons = sorted((root/'nbs').glob('*.ipynb'))
 shelf = sorted((root/'nbs'/'package').glob('*.ipynb'))
 notebooks = lessons + shelf
+solutions = sorted((root/'nbs'/'solutions').glob('*.ipynb'))
 settings = configparser.ConfigParser(delimiters=['=']); settings.read(root/'settings.ini')
 cfg = settings['DEFAULT']
 
@@ -16,13 +17,21 @@ def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
 def source(cell): return ''.join(cell['source'])
 
 
+def script(name):
+    "A script of `.ci` as a module"
+    spec = importlib.util.spec_from_file_location(name, root/'.ci'/f'{name}.py')
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
 def test_readme_is_the_index():
     pytest.importorskip('nbconvert')
-    spec = importlib.util.spec_from_file_location('readme', root/'.ci'/'readme.py')
-    made = importlib.util.module_from_spec(spec); spec.loader.exec_module(made)
-    text, pictures = made.readme()
+    text, pictures = script('readme').readme()
     assert (root/'README.md').read_text(encoding='utf-8') == text, 'run: python .ci/readme.py'
-    assert pictures and {str(p.relative_to(root)) for p in (root/'nbs'/'images').glob('index_*.png')} == set(pictures)
+    assert pictures and {
+        str(p.relative_to(root)) for p in (root / 'nbs' / 'images').glob('index_*.png')
+    } == set(pictures)
     for path, content in pictures.items(): assert (root/path).read_bytes() == content
 
 
@@ -33,21 +42,32 @@ def test_readme_opens_as_promised():
     assert '[dev]' in second and 'nbdev_test' in second and 'pytest' in second
     assert 'dl_type=TabDataLoader' in '\n'.join(lines) and '#|' not in '\n'.join(lines)
     text = [o for o in lines if o.strip()]
-    assert text[1].startswith('![') and text[2].startswith('**') and [o for o in lines if o.startswith('## ')][0] == '## Two commands' and lines.index(first) < 40
+    assert (
+        text[1].startswith('![')
+        and text[2].startswith('**')
+        and [o for o in lines if o.startswith('## ')][0] == '## Two commands'
+        and lines.index(first) < 40
+    )
     for link in re.findall(r'\]\((nbs/[^)]+)\)', '\n'.join(lines)): assert (root/link).exists(), link
 
 
 def test_modules_are_what_the_notebooks_export(tmp_path):
     pytest.importorskip('nbdev')
     shutil.copytree(root/'nbs', tmp_path/'nbs'); shutil.copy(root/'settings.ini', tmp_path)
-    (tmp_path/'collab_course').mkdir(); shutil.copy(root/'collab_course'/'__init__.py', tmp_path/'collab_course')
+    (tmp_path / 'collab_course').mkdir()
+    shutil.copy(root / 'collab_course' / '__init__.py', tmp_path / 'collab_course')
     subprocess.run([str(Path(sys.executable).parent/'nbdev_export')], cwd=tmp_path, check=True)
-    made, here = ({p.name: p.read_text() for p in (folder/'collab_course').glob('*.py')} for folder in (tmp_path, root))
+    made, here = (
+        {p.name: p.read_text() for p in (folder / 'collab_course').glob('*.py')}
+        for folder in (tmp_path, root)
+    )
     assert made.keys() == here.keys() and [n for n in made if made[n] != here[n]] == [], 'run: nbdev_export'
 
 
 def test_one_notebook_one_module():
-    exported = {m[1] for p in notebooks for c in cells(p) if (m := re.match(r'#\| default_exp (\w+)', source(c)))}
+    exported = {
+        m[1] for p in notebooks for c in cells(p) if (m := re.match(r'#\| default_exp (\w+)', source(c)))
+    }
     assert {p.stem for p in (root/'collab_course').glob('*.py')} == exported | {'__init__', '_modidx'}
 
 
@@ -62,33 +82,82 @@ def test_notebook(path):
         pictures = [o for o in c['outputs'] if 'image/png' in o.get('data', {})]
         assert not pictures or 'fig-alt:' in source(c), f'no alternative text: {source(c)[:60]}'
         shown = json.dumps(c['outputs'])
-        for place in (str(root), str(Path.home()) + '/', 'site-packages', '/tmp/'): assert place not in shown, 'a path of a machine in the outputs'
+        for place in (str(root), str(Path.home()) + '/', 'site-packages', '/tmp/'):
+            assert place not in shown, 'a path of a machine in the outputs'
     if path.stem == 'index': return
-    badge = f"https://colab.research.google.com/github/{cfg['user']}/{cfg['repo']}/blob/{cfg['branch']}/{path.relative_to(root).as_posix()}"
+    file = f"{cfg['user']}/{cfg['repo']}/blob/{cfg['branch']}/{path.relative_to(root).as_posix()}"
+    badge = f'https://colab.research.google.com/github/{file}'
     text = '\n'.join(map(source, nb['cells']))
-    assert badge in text and f"git+https://github.com/{cfg['user']}/{cfg['repo']}@{cfg['branch']}" in source(code[0])
+    package = f"git+https://github.com/{cfg['user']}/{cfg['repo']}@{cfg['branch']}"
+    assert badge in text and package in source(code[0])
     titles = re.findall(r'^## (.+)$', text, re.M)
     assert source(nb['cells'][0]).startswith('# ')
     if path in lessons: assert 'Questions' in titles and 'Exercises' in titles
 
 
+@pytest.mark.parametrize('path', notebooks + solutions, ids=lambda p: f'{p.parent.name}/{p.stem}')
+def test_pictures_say_what_they_show_in_their_metadata(path):
+    raw = path.read_text(encoding='utf-8')
+    assert script('alt').stamped(raw) == raw, 'run: python .ci/alt.py'
+    for cell in json.loads(raw)['cells']:
+        for o in cell.get('outputs', []):
+            if 'image/png' in o.get('data', {}): assert o['metadata']['image/png']['alt'] in source(cell)
+
+
+def test_alternative_texts_are_stamped():
+    def made(*lines, **metadata):
+        output = dict(output_type='display_data', data={'image/png': ''}, metadata=metadata)
+        words = dict(output_type='stream', name='stdout', text=['words'])
+        cell = dict(cell_type='code', source=[o + '\n' for o in lines], outputs=[output, words])
+        return dict(cells=[dict(cell_type='markdown', source=['#| fig-alt: "no code"']), cell])
+
+    alt = script('alt')
+    for written in (
+        '#| fig-alt: "A line: it falls."',
+        '#| fig-alt: A line: it falls.',
+        '#|fig-alt: "A line: it falls."',
+    ):
+        nb = alt.stamp(made('#| slow', written, 'plot()'))
+        assert nb['cells'][1]['outputs'][0]['metadata'] == {'image/png': {'alt': 'A line: it falls.'}}
+        assert 'metadata' not in nb['cells'][1]['outputs'][1]
+        # once is enough
+        assert alt.stamp(json.loads(json.dumps(nb))) == nb
+    old = alt.stamp(made('#| fig-alt: "new"', **{'image/png': {'alt': 'old', 'width': 9}}))
+    assert old['cells'][1]['outputs'][0]['metadata'] == {'image/png': {'alt': 'new', 'width': 9}}
+    assert alt.stamp(made('plot()')) == made('plot()')
+
+
+def test_pages_made_of_notebooks_say_what_a_picture_shows():
+    convert = pytest.importorskip('nbconvert')
+    html, _ = convert.HTMLExporter(template_name='classic').from_filename(
+        root / 'nbs' / 'package' / '07_testing.ipynb'
+    )
+    assert 'alt="A checkerboard of 20 by 20 cells' in html and 'alt="Two factors of twenty items' in html
+
+
 # what a module may import stands before it; the lessons' modules stand where the package first needs them
-ORDER = """errors files tables columns data movielens synthetic loaders dot_product interface history testing training distributed progression
-interpretation pca maps neural_net keras_style labels svdpp cross_entropy evaluation titles ranking recommendation saving spreadsheet
-pages robust_pca benchmarks cli exercises""".split()
+ORDER = """
+errors files tables columns data movielens synthetic loaders dot_product interface history testing training
+distributed progression interpretation pca maps neural_net keras_style labels svdpp cross_entropy evaluation
+titles ranking recommendation saving spreadsheet pages robust_pca benchmarks cli exercises
+""".split()
 
 
 def test_modules_import_only_from_modules_before():
     assert sorted(ORDER) == sorted(p.stem for p in (root/'collab_course').glob('[!_]*.py'))
     for k, module in enumerate(ORDER):
         text = (root/'collab_course'/f'{module}.py').read_text()
-        used = set(re.findall(r'^from \.(\w+) import', text, re.M)) | set(re.findall(r'^ +from collab_course\.(\w+) import', text, re.M))
+        used = set(re.findall(r'^from \.(\w+) import', text, re.M)) | set(
+            re.findall(r'^ +from collab_course\.(\w+) import', text, re.M)
+        )
         late = {'saving'} if module == 'recommendation' else set()       # asked for when something is saved
         assert used <= {*ORDER[:k], *late}, (module, used - set(ORDER[:k]))
 
 
 def test_numbers_of_the_package_shelf_give_the_order_of_imports():
-    exported = [re.search(r'^#\| default_exp (\w+)', '\n'.join(map(source, cells(p))), re.M)[1] for p in shelf]
+    exported = [
+        re.search(r'^#\| default_exp (\w+)', '\n'.join(map(source, cells(p))), re.M)[1] for p in shelf
+    ]
     assert exported == sorted(exported, key=[*ORDER, '__main__'].index)
 
 
@@ -103,7 +172,9 @@ def test_threads_wait_quietly_unless_somebody_chose():
     import os, subprocess, sys
     code = "import collab_course, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
     for chosen, want in ((None, 'passive'), ('active', 'active')):
-        env = {k: v for k, v in os.environ.items() if k != 'OMP_WAIT_POLICY'} | ({'OMP_WAIT_POLICY': chosen} if chosen else {})
+        env = {k: v for k, v in os.environ.items() if k != 'OMP_WAIT_POLICY'} | (
+            {'OMP_WAIT_POLICY': chosen} if chosen else {}
+        )
         run = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
         assert run.stdout.split() == [want, 'False'], run.stderr
 
@@ -126,4 +197,8 @@ def test_public_names_have_docstrings():
 def test_no_ratings_in_the_project():
     tracked = subprocess.run(['git', 'ls-files'], cwd=root, capture_output=True, text=True)
     if tracked.returncode: pytest.skip('not a git checkout')
-    assert not [f for f in tracked.stdout.split() if re.search(r'u\.(data|item|user)$|ratings\.csv$|movies\.csv$|\.whl$|\.zip$', f)]
+    assert not [
+        f
+        for f in tracked.stdout.split()
+        if re.search(r'u\.(data|item|user)$|ratings\.csv$|movies\.csv$|\.whl$|\.zip$', f)
+    ]
