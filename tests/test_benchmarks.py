@@ -141,7 +141,11 @@ def test_environments_are_made_whole_or_not_at_all(tmp_path, monkeypatch):
     lines = []
     monkeypatch.setenv('PIP_NO_INDEX', '1')
     install_environments(tmp_path, ['none'], lines.append)
-    assert len(lines) == 1 and 'none: could not be installed: ERROR' in lines[0] and not (tmp_path/'none').exists()
+    assert (
+        len(lines) == 1
+        and 'none: could not be installed: ERROR' in lines[0]
+        and not (tmp_path / 'none').exists()
+    )
     real = subprocess.run
     def interrupted(cmd, **kwargs):
         if 'pip' in cmd: raise KeyboardInterrupt
@@ -173,7 +177,9 @@ def test_code_is_code():
 
 
 def test_lines_are_what_a_user_writes():
-    head = '"What it is"\nimport a\n\n# a comment\ndef fit(data,\n        seed):\n    "Train"\n    x, y = data\n'
+    head = (
+        '"What it is"\nimport a\n\n# a comment\ndef fit(data,\n        seed):\n    "Train"\n    x, y = data\n'
+    )
     body = '    with a.silence():\n        model = a.fit(x,\n                      y)\n    return model\n'
     assert user_lines(head + body) == 3
     assert user_lines('def load(train):\n    return train.copy()  # all\n') == 1
@@ -192,7 +198,11 @@ def test_a_library_that_is_not_there_is_a_row_that_says_so(ml, contender, tmp_pa
     cornac = next(c for c in contenders if c.name == 'Cornac MF')
     runs = benchmark(ml, [contender(), cornac], one, tmp_path, log=quiet)
     table = benchmark_table(runs)
-    assert 'not installed (cornac' in table.note['Cornac MF'] and table.runs['Cornac MF'] == 0 and np.isnan(table.mse['Cornac MF'])
+    assert (
+        'not installed (cornac' in table.note['Cornac MF']
+        and table.runs['Cornac MF'] == 0
+        and np.isnan(table.mse['Cornac MF'])
+    )
     train, valid = one['random 0']
     rating = ml.ratings.rating
     assert np.isclose(table.mse['constant'], ((rating.iloc[valid] - rating.iloc[train].mean())**2).mean())
@@ -209,22 +219,36 @@ def test_splits_are_the_course_s(ml):
     for s in range(2):
         for made, wanted in zip(splits[f'random {s}'], RandomSplitter(seed=s)(range(100_000))):
             assert (np.asarray(made) == np.asarray(wanted)).all()
-    for train, valid in splits.values(): assert len(train) == 80_000 and len(np.union1d(train, valid)) == 100_000
+    for train, valid in splits.values():
+        assert len(train) == 80_000 and len(np.union1d(train, valid)) == 100_000
     ratings, users, items = benchmark_tables(ml)
     assert ratings['item'].nunique() == len(items) == 1664 and len(users) == 943
     assert (ml.ratings.title == pd.Series(sorted(ml.movies.title.unique())).to_numpy()[ratings['item']]).all()
 
 
 def test_table_and_frontier():
-    rows = [('a', .82, 1., 'random 0'), ('a', .84, 3., 'random 1'), ('a', .80, 2., 'random 2'), ('a', .9, 50., 'u1'),
-            ('4 + weight decay', .81, 1., 'random 0'), ('4 + weight decay', .84, 1., 'random 1')]
+    rows = [
+        ('a', 0.82, 1.0, 'random 0'),
+        ('a', 0.84, 3.0, 'random 1'),
+        ('a', 0.80, 2.0, 'random 2'),
+        ('a', 0.9, 50.0, 'u1'),
+        ('4 + weight decay', 0.81, 1.0, 'random 0'),
+        ('4 + weight decay', 0.84, 1.0, 'random 1'),
+    ]
     same = dict(group='course', lines=5, load_s=.1, predict_s=.1, setup_mib=50.)
-    t = benchmark_table([same | dict(contender=n, split=s, mse=m, fit_s=f, peak_mib=100*f) for n, m, f, s in rows])
+    t = benchmark_table(
+        [same | dict(contender=n, split=s, mse=m, fit_s=f, peak_mib=100 * f) for n, m, f, s in rows]
+    )
     a = t.loc['a']
     assert np.isclose(a.mse, .82) and np.isclose(a.rmse, .82**.5) and a.folds == .9 and a.runs == 4
-    assert a.fit == 2 and a.peak == 300                                                                   # of the random splits only
-    assert np.isclose(a.gap, .005) and np.isclose(a.gap_sd, .01/2**.5)                                    # on the splits that both have
-    f = frontier(pd.DataFrame(dict(mse=[.9, .9, .8, .85, .8], fit=[1., 2., 9., 5., 10.]), index=list('abcde')))
+    # of the random splits only
+    assert a.fit == 2 and a.peak == 300
+    assert np.isclose(a.gap, .005) and np.isclose(a.gap_sd, .01/2**.5)  # on the splits that both have
+    f = frontier(
+        pd.DataFrame(
+            dict(mse=[0.9, 0.9, 0.8, 0.85, 0.8], fit=[1.0, 2.0, 9.0, 5.0, 10.0]), index=list('abcde')
+        )
+    )
     assert list(f.index) == ['a', 'd', 'c']
 
 
@@ -251,12 +275,15 @@ def test_growth_on_little(tmp_path):
 
 
 def test_the_kept_results():
-    "nobody typed them: every contender is there, by its present name and with its present lines, on every split"
+    """nobody typed them: every contender is there, by its present name and with its present lines, on every
+    split"""
     res = load_results(kept)
     runs = pd.DataFrame(res['accuracy']['runs'])
     assert set(runs.contender) == {c.name for c in contenders}
     assert runs.groupby('contender').split.nunique().eq(10).all() and runs.mse.notna().all()
-    assert runs.drop_duplicates('contender').set_index('contender').lines.to_dict() == {c.name: c.lines for c in contenders}
+    assert runs.drop_duplicates('contender').set_index('contender').lines.to_dict() == {
+        c.name: c.lines for c in contenders
+    }
     assert {c.name for c in ranking_contenders} == {r['contender'] for r in res['ranking']['runs']}
     assert {r['n'] for r in res['growth']['runs'] if r['group'] == 'course'} == set(growth_sizes)
     assert '/' not in json.dumps([r.get('error', '') for part in res.values() for r in part['runs']])
@@ -278,4 +305,9 @@ def test_quick_from_the_command_line(ml, tmp_path):
     (['--parts', 'speed'], 'invalid choice'), (['--splits', '0'], 'at least 1')])
 def test_unusable(args, words, tmp_path):
     run = call(*args, cwd=tmp_path)
-    assert run.returncode == 2 and words in run.stderr and run.stderr.count('\n') == 1 and not list(tmp_path.iterdir())
+    assert (
+        run.returncode == 2
+        and words in run.stderr
+        and run.stderr.count('\n') == 1
+        and not list(tmp_path.iterdir())
+    )

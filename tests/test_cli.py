@@ -7,8 +7,18 @@ from collab_course.synthetic import synthetic_ratings
 
 
 def call(*args, cwd=None, timeout=300):
-    return subprocess.run([sys.executable, '-c', 'import sys; from collab_course.cli import main; sys.exit(main())', *map(str, args)],
-                          capture_output=True, text=True, cwd=cwd, timeout=timeout)
+    return subprocess.run(
+        [
+            sys.executable,
+            '-c',
+            'import sys; from collab_course.cli import main; sys.exit(main())',
+            *map(str, args),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=timeout,
+    )
 
 
 @pytest.fixture
@@ -18,10 +28,27 @@ def csv(tmp_path):
 
 
 def test_progression_writes_everything(csv, tmp_path):
-    run = call('progression', '--data', csv, '--recipe', 'fast', '--epochs', 1, '--seeds', 2, '--out', tmp_path/'a'/'b')
+    run = call(
+        'progression',
+        '--data',
+        csv,
+        '--recipe',
+        'fast',
+        '--epochs',
+        1,
+        '--seeds',
+        2,
+        '--out',
+        tmp_path / 'a' / 'b',
+    )
     assert run.returncode == 0, run.stderr
     assert '5 own embedding' in run.stdout and 'epoch 1/1' in run.stdout and '±' in run.stdout
-    assert sorted(p.name for p in (tmp_path/'a'/'b').iterdir()) == ['curves.png', 'history.csv', 'progression.csv', 'progression.png']
+    assert sorted(p.name for p in (tmp_path / 'a' / 'b').iterdir()) == [
+        'curves.png',
+        'history.csv',
+        'progression.csv',
+        'progression.png',
+    ]
     assert pd.read_csv(tmp_path/'a'/'b'/'progression.csv').shape == (7, 10)
     assert (tmp_path/'a'/'b'/'curves.png').read_bytes()[:4] == b'\x89PNG'
 
@@ -31,22 +58,52 @@ def test_synthetic_needs_no_network(tmp_path):
     assert run.returncode == 0 and 'best possible MSE' in run.stdout
 
 
-@pytest.mark.parametrize('args, words', [
-    (['progression', '--data', 'none.csv'], 'neither the name of a data set'), (['progression', '--epochs', '0'], 'at least 1'), (['progression', '--seeds', 'x'], 'at least 1'),
-    (['progression', '--recipe', 'slow'], 'invalid choice'), (['progression', '--what'], 'unrecognized'), (['fly'], 'invalid choice')])
+@pytest.mark.parametrize(
+    'args, words',
+    [
+        (['progression', '--data', 'none.csv'], 'neither the name of a data set'),
+        (['progression', '--epochs', '0'], 'at least 1'),
+        (['progression', '--seeds', 'x'], 'at least 1'),
+        (['progression', '--recipe', 'slow'], 'invalid choice'),
+        (['progression', '--what'], 'unrecognized'),
+        (['fly'], 'invalid choice'),
+    ],
+)
 def test_unusable_arguments(args, words, tmp_path):
     run = call(*args, cwd=tmp_path)
-    assert run.returncode == 2 and run.stdout == '' and words in run.stderr and run.stderr.count('\n') == 1 and 'Traceback' not in run.stderr
+    assert (
+        run.returncode == 2
+        and run.stdout == ''
+        and words in run.stderr
+        and run.stderr.count('\n') == 1
+        and 'Traceback' not in run.stderr
+    )
 
 
-@pytest.mark.parametrize('text, words', [
-    ('user,item,rating\n1,a,5\n2,b,five\n', "column 'rating': 1 of 2 values not a finite number, first row 1 ('five')"),
-    ('user,item,rating\n1,,5\n', "column 'item': 1 of 1 values missing"), ('', 'empty'), ('user,item\n1,2\n', 'no column for the rating'),
-    ('user,item,rating\n1,a,5\n', 'too few'), ('user,item,rating\n1,a,5\n1,b,4,3\n', 'not a CSV file of ratings'), ('user,item,rating\n1,a,5,9\n2,b,4,3\n', 'not a CSV file of ratings')])
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        (
+            'user,item,rating\n1,a,5\n2,b,five\n',
+            "column 'rating': 1 of 2 values not a finite number, first row 1 ('five')",
+        ),
+        ('user,item,rating\n1,,5\n', "column 'item': 1 of 1 values missing"),
+        ('', 'empty'),
+        ('user,item\n1,2\n', 'no column for the rating'),
+        ('user,item,rating\n1,a,5\n', 'too few'),
+        ('user,item,rating\n1,a,5\n1,b,4,3\n', 'not a CSV file of ratings'),
+        ('user,item,rating\n1,a,5,9\n2,b,4,3\n', 'not a CSV file of ratings'),
+    ],
+)
 def test_unusable_files_leave_nothing(text, words, tmp_path):
     (tmp_path/'r.csv').write_text(text)
     run = call('progression', '--data', tmp_path/'r.csv', '--out', tmp_path/'new'/'deep')
-    assert run.returncode == 2 and words in run.stderr and run.stderr.count('\n') == 1 and 'Traceback' not in run.stderr
+    assert (
+        run.returncode == 2
+        and words in run.stderr
+        and run.stderr.count('\n') == 1
+        and 'Traceback' not in run.stderr
+    )
     assert [p.name for p in tmp_path.iterdir()] == ['r.csv']
 
 
@@ -67,20 +124,39 @@ def test_help_imports_nothing_heavy():
     for args in (['--help'], ['progression', '--help']):
         run = call(*args)
         assert run.returncode == 0 and 'example:' in run.stdout and '--data synthetic' in run.stdout
-    heavy = 'import sys; from collab_course.cli import main\nmain(["--help"])\nprint([m for m in ("torch", "pandas", "numpy", "fastai", "matplotlib") if m in sys.modules])'
-    assert subprocess.run([sys.executable, '-c', heavy], capture_output=True, text=True).stdout.endswith('[]\n')
+    heavy = ('import sys; from collab_course.cli import main\nmain(["--help"])\nprint([m for m in '
+             '("torch", "pandas", "numpy", "fastai", "matplotlib") if m in sys.modules])')
+    assert subprocess.run([sys.executable, '-c', heavy], capture_output=True, text=True).stdout.endswith(
+        '[]\n'
+    )
 
 
 def test_a_folder_in_the_way_is_found_out_first(csv, tmp_path):
     (tmp_path/'out'/'progression.csv').mkdir(parents=True); (tmp_path/'out'/'curves.png').write_text('mine')
     run = call('progression', '--data', csv, '--out', tmp_path/'out')
     assert run.returncode == 2 and 'progression.csv is a folder' in run.stderr and 'epoch' not in run.stdout
-    assert sorted(p.name for p in (tmp_path/'out').iterdir()) == ['curves.png', 'progression.csv'] and (tmp_path/'out'/'curves.png').read_text() == 'mine'
+    assert (
+        sorted(p.name for p in (tmp_path / 'out').iterdir()) == ['curves.png', 'progression.csv']
+        and (tmp_path / 'out' / 'curves.png').read_text() == 'mine'
+    )
 
 
 def test_a_closed_pipe_does_not_lose_the_results(csv, tmp_path):
     code = 'import sys; from collab_course.cli import main; sys.exit(main())'
-    args = [sys.executable, '-c', code, 'progression', '--data', str(csv), '--recipe', 'fast', '--epochs', '1', '--out', str(tmp_path/'out')]
+    args = [
+        sys.executable,
+        '-c',
+        code,
+        'progression',
+        '--data',
+        str(csv),
+        '--recipe',
+        'fast',
+        '--epochs',
+        '1',
+        '--out',
+        str(tmp_path / 'out'),
+    ]
     run = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     run.stdout.readline(); run.stdout.close()
     assert run.wait(120) == 0 and (tmp_path/'out'/'progression.csv').exists(), run.stderr.read()
@@ -90,7 +166,11 @@ def test_repeated_pairs_are_said_in_one_line(tmp_path):
     r = synthetic_ratings(10, 10, 40).ratings
     pd.concat([r, r.head(3)]).to_csv(tmp_path/'r.csv', index=False)
     run = call('progression', '--data', tmp_path/'r.csv', '--recipe', 'fast', '--epochs', 1)
-    assert run.returncode == 0 and run.stderr == 'collab-course: 3 rows repeat a (user, item) pair: the last rating of each pair is kept\n'
+    assert (
+        run.returncode == 0
+        and run.stderr
+        == 'collab-course: 3 rows repeat a (user, item) pair: the last rating of each pair is kept\n'
+    )
 
 
 # From a file to a list
@@ -117,9 +197,20 @@ def films(tmp_path_factory):
 def test_help_and_version(capsys):
     for args in ((), ('--help',)): assert 'exit status: 0' in said(capsys, *args).out
     assert said(capsys, '--version').out.strip() == __import__('collab_course').__version__
-    for command in ('train', 'recommend', 'similar', 'predict', 'evaluate', 'update', 'info', 'progression', 'benchmark'):
+    for command in (
+        'train',
+        'recommend',
+        'similar',
+        'predict',
+        'evaluate',
+        'update',
+        'info',
+        'progression',
+        'benchmark',
+    ):
         text = said(capsys, command, '--help').out
-        assert f'usage: collab-course {command}' in text and len(text.split('\n\n')[1]) > 20               # a description
+        # a description
+        assert f'usage: collab-course {command}' in text and len(text.split('\n\n')[1]) > 20
     run = subprocess.run([sys.executable, '-m', 'collab_course', 'fly'], capture_output=True, text=True)
     assert run.returncode == 2 and 'invalid choice' in run.stderr
 
@@ -127,16 +218,35 @@ def test_help_and_version(capsys):
 def test_train_says_what_it_read_and_compares(films, tmp_path, capsys):
     out = said(capsys, 'train', films/'ratings.csv', '--out', tmp_path/'m').out.splitlines()
     assert out[0].startswith('600 ratings by 40 users of 30 items, from ') and 'in batches of 32' in out[1]
-    assert 'always the mean: ' in out[2] and 'biases alone: ' in out[2] and 'trained again on all ratings' in out[3] and 'written to' in out[4]
+    assert (
+        'always the mean: ' in out[2]
+        and 'biases alone: ' in out[2]
+        and 'trained again on all ratings' in out[3]
+        and 'written to' in out[4]
+    )
     from collab_course.saving import Recommender
     assert Recommender.load(tmp_path/'m').rated.trained.all()
-    out = said(capsys, 'train', films/'ratings.csv', '--out', tmp_path/'m', '--keep-held-out', '--time', 'time').out
+    out = said(
+        capsys, 'train', films / 'ratings.csv', '--out', tmp_path / 'm', '--keep-held-out', '--time', 'time'
+    ).out
     assert 'trained again' not in out and Recommender.load(tmp_path/'m').rated.trained.sum() == 540
-    assert "has no column 'when'" in said(capsys, 'train', films/'ratings.csv', '--out', tmp_path/'n', '--time', 'when', status=2).err
-    assert '--device cuda:77: there is none' in said(capsys, 'train', films/'ratings.csv', '--out', tmp_path/'n', '--device', 'cuda:77', status=2).err
+    assert (
+        "has no column 'when'"
+        in said(
+            capsys, 'train', films / 'ratings.csv', '--out', tmp_path / 'n', '--time', 'when', status=2
+        ).err
+    )
+    assert (
+        '--device cuda:77: there is none'
+        in said(
+            capsys, 'train', films / 'ratings.csv', '--out', tmp_path / 'n', '--device', 'cuda:77', status=2
+        ).err
+    )
     from collab_course.cli import _said
     errors = dict(rmse=1.2, mean=1.1, biases=1.05, held_out=50)
-    assert 'no better than always saying the mean' in _said(errors) and 'no better' not in _said(errors | dict(rmse=1.))
+    assert 'no better than always saying the mean' in _said(errors) and 'no better' not in _said(
+        errors | dict(rmse=1.0)
+    )
 
 
 def test_reading_options(tmp_path, capsys):
@@ -146,7 +256,23 @@ def test_reading_options(tmp_path, capsys):
     out = said(capsys, 'train', tmp_path/'r.csv', '--out', tmp_path/'m', *options).out
     assert out.startswith('64 ratings by 8 users of 8 items, from 1 to 4')
     (tmp_path/'s.csv').write_text('\n'.join(['a;b;c;d', *rows]).replace('|', ';'))
-    out = said(capsys, 'train', tmp_path/'s.csv', '--out', tmp_path/'m', '--valid', 0, '--user', 'b', '--item', 'a', '--rating', 'c', '--missing', 4).out
+    out = said(
+        capsys,
+        'train',
+        tmp_path / 's.csv',
+        '--out',
+        tmp_path / 'm',
+        '--valid',
+        0,
+        '--user',
+        'b',
+        '--item',
+        'a',
+        '--rating',
+        'c',
+        '--missing',
+        4,
+    ).out
     assert 'from 1 to 3' in out and '16 not rated' in out
     (tmp_path/'mine.csv').write_text('Title,Stars\n' + '\n'.join(f'Film {k},{1 + k % 5}' for k in range(12)))
     err = said(capsys, 'train', tmp_path/'mine.csv', '--out', tmp_path/'n', status=2).err
@@ -154,38 +280,84 @@ def test_reading_options(tmp_path, capsys):
 
 
 def test_somebodys_own_list(films, tmp_path, capsys):
-    (tmp_path/'mine.csv').write_text('Date,Name,Year,Letterboxd URI,Rating\n' + ''.join(f'2023-01-01,The Film {i},{1970 + i},https://boxd.it/x,{i % 5}.5\n' for i in range(6))
-                                     + '2023-01-01,Cats,2019,https://boxd.it/y,1\n')
+    (tmp_path / 'mine.csv').write_text(
+        'Date,Name,Year,Letterboxd URI,Rating\n'
+        + ''.join(f'2023-01-01,The Film {i},{1970 + i},https://boxd.it/x,{i % 5}.5\n' for i in range(6))
+        + '2023-01-01,Cats,2019,https://boxd.it/y,1\n'
+    )
     got = said(capsys, 'recommend', films/'model', '--rated-from', tmp_path/'mine.csv', '-n', 3)
     assert got.out.count('\n') == 3 and "6 of 7 titles are known; not 'Cats (2019)'" in got.err
     assert not [i for i in range(6) if f'Film {i}, The' in got.out]
-    assert 'give one of them' in said(capsys, 'recommend', films/'model', '--rated-from', tmp_path/'mine.csv', '--user', 'u1', status=2).err
-    assert 'no such file' in said(capsys, 'recommend', films/'model', '--rated-from', tmp_path/'none.csv', status=2).err
+    assert (
+        'give one of them'
+        in said(
+            capsys,
+            'recommend',
+            films / 'model',
+            '--rated-from',
+            tmp_path / 'mine.csv',
+            '--user',
+            'u1',
+            status=2,
+        ).err
+    )
+    assert (
+        'no such file'
+        in said(capsys, 'recommend', films / 'model', '--rated-from', tmp_path / 'none.csv', status=2).err
+    )
 
 
 def test_lists_for_all_predict_evaluate_update_info(films, tmp_path, capsys):
     import json
-    assert 'rows for 40 users' in said(capsys, 'recommend', films/'model', '--all', '-n', 5, '--out', tmp_path/'l.csv').out
+
+    assert (
+        'rows for 40 users'
+        in said(capsys, 'recommend', films / 'model', '--all', '-n', 5, '--out', tmp_path / 'l.csv').out
+    )
     lists = pd.read_csv(tmp_path/'l.csv')
-    assert 150 < len(lists) <= 200 and lists.user.value_counts().max() == 5 and not lists.duplicated(['user', 'item']).any() and list(lists) == ['user', 'item', 'predicted']
+    assert (
+        150 < len(lists) <= 200
+        and lists.user.value_counts().max() == 5
+        and not lists.duplicated(['user', 'item']).any()
+        and list(lists) == ['user', 'item', 'predicted']
+    )
     assert '--out FILE' in said(capsys, 'recommend', films/'model', '--all', status=2).err
-    got = json.loads(said(capsys, 'predict', films/'model', '--user', 'u7', '--item', 'Film 3, The (1973)', '--json').out)
+    got = json.loads(
+        said(capsys, 'predict', films / 'model', '--user', 'u7', '--item', 'Film 3, The (1973)', '--json').out
+    )
     assert got['user'] == 'u7' and len(got['items']) == 1
     got = json.loads(said(capsys, 'evaluate', films/'model', films/'ratings.csv', '--json').out)
     assert got['known'] == 600 and 0 < got['mae'] < got['rmse'] < 2*got['rmse_of_the_mean']
-    (tmp_path/'later.csv').write_text('item,user,stars\n' + ''.join(f'"Film {i}, The ({1970 + i})",new,{1 + i % 5}\n' for i in range(12)))
-    assert '41 users and 30 items, 612 ratings' in said(capsys, 'update', films/'model', tmp_path/'later.csv', '--out', tmp_path/'m').out
+    (tmp_path / 'later.csv').write_text(
+        'item,user,stars\n' + ''.join(f'"Film {i}, The ({1970 + i})",new,{1 + i % 5}\n' for i in range(12))
+    )
+    assert (
+        '41 users and 30 items, 612 ratings'
+        in said(capsys, 'update', films / 'model', tmp_path / 'later.csv', '--out', tmp_path / 'm').out
+    )
     got = json.loads(said(capsys, 'info', tmp_path/'m', '--json').out)
-    assert (got['users'], got['ratings'], got['model']) == (41, 612, 'DotProductBias') and 'DotProductBias' in said(capsys, 'info', tmp_path/'m').out
+    assert (got['users'], got['ratings'], got['model']) == (
+        41,
+        612,
+        'DotProductBias',
+    ) and 'DotProductBias' in said(capsys, 'info', tmp_path / 'm').out
 
 
 def test_ids_that_begin_with_a_dash(tmp_path, capsys):
     r = synthetic_ratings(20, 15, 200).ratings
-    r.assign(user='-K' + r.user.astype(str), item='-0b' + r['item'].astype(str)).to_csv(tmp_path/'r.csv', index=False)
+    r.assign(user='-K' + r.user.astype(str), item='-0b' + r['item'].astype(str)).to_csv(
+        tmp_path / 'r.csv', index=False
+    )
     said(capsys, 'train', tmp_path/'r.csv', '--out', tmp_path/'m', '--valid', 0)
-    assert said(capsys, 'recommend', tmp_path/'m', '--user', '-K3', '-n', 2, '--include-seen').out.count('\n') == 2
+    assert (
+        said(capsys, 'recommend', tmp_path / 'm', '--user', '-K3', '-n', 2, '--include-seen').out.count('\n')
+        == 2
+    )
     assert said(capsys, 'recommend', tmp_path/'m', '--rated', '-0b3=4', '-n', 2).out.count('\n') == 2
-    assert 'put what begins with a dash behind --' in said(capsys, 'similar', tmp_path/'m', '-0b3', status=2).err
+    assert (
+        'put what begins with a dash behind --'
+        in said(capsys, 'similar', tmp_path / 'm', '-0b3', status=2).err
+    )
     assert said(capsys, 'similar', tmp_path/'m', '-n', 2, '--', '-0b3').out.count('\n') == 2
 
 

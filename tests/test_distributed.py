@@ -1,4 +1,6 @@
-"Several processes: the sums are those of one. This file holds the tests and, run as a script, what each process does."
+"""Several processes: the sums are those of one. This file holds the tests and, run as a script, what each
+process does."""
+
 import functools, os, re, socket, subprocess, sys, tempfile, time
 from pathlib import Path
 
@@ -31,12 +33,18 @@ class Given(Callback):
 
 
 def loaders(bs, n, **kw):
-    kw = {**dict(seed=0, bs=bs, val_bs=150, valid_idx=range(0, n, 5), device=os.environ.get('TEST_DEVICE', 'cpu')), **kw}
+    kw = {
+        **dict(
+            seed=0, bs=bs, val_bs=150, valid_idx=range(0, n, 5), device=os.environ.get('TEST_DEVICE', 'cpu')
+        ),
+        **kw,
+    }
     return RatingsDataLoaders.from_df(ratings.head(n), **kw)
 
 
 def learner(dls, make, same_start=True, loss_func=mse_flat, **kw):
-    set_seed(3 if same_start else 3 + rank_distrib())             # in training, DDP gives all processes the weights of process 0
+    # in training, DDP gives all processes the weights of process 0
+    set_seed(3 if same_start else 3 + rank_distrib())
     return Learner(dls, make(dls), loss_func=loss_func, metrics=[rmse, mae], wd=.1, **kw)
 
 
@@ -47,17 +55,32 @@ def fitted(dls, make, train_metrics=False, **kw):
     with distributed(learn), learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(1, .02, cbs=[given]); values = learn.recorder.values
         learn.fit(1, .01)
-    assert type(learn.model) is type(make(dls)) and {type(dl) for dl in learn.dls.loaders} == {RatingsDL} and not hasattr(learn, 'shared_batches')
-    return dict(sums=[*values, *learn.recorder.values, [float(o) for o in learn.recorder.losses]], rows=given.rows, epoch=dls.train.epoch,
-                params={k: v.detach().cpu() for k, v in learn.model.named_parameters()})
+    assert (
+        type(learn.model) is type(make(dls))
+        and {type(dl) for dl in learn.dls.loaders} == {RatingsDL}
+        and not hasattr(learn, 'shared_batches')
+    )
+    return dict(
+        sums=[*values, *learn.recorder.values, [float(o) for o in learn.recorder.losses]],
+        rows=given.rows,
+        epoch=dls.train.epoch,
+        params={k: v.detach().cpu() for k, v in learn.model.named_parameters()},
+    )
 
 
 def answers(bs):
     "Validation and predictions, in the context and without a training"
     learn = learner(dls := loaders(50, 189, val_bs=bs, val_shuffle=True), bias)
     with distributed(learn), learn.no_bar(), learn.no_logging():
-        res = dict(sums=[learn.validate(), learn.validate(0)], valid=learn.get_preds(), train=learn.get_preds(ds_idx=0), all=learn.get_preds(with_input=True, with_loss=True),
-                   new=learn.get_preds(dl=dls.test_dl(ratings.iloc[7:8, :2])), three=learn.get_preds(dl=dls.test_dl(ratings.iloc[7:10])), one=learn.predict(ratings.iloc[7])[0])
+        res = dict(
+            sums=[learn.validate(), learn.validate(0)],
+            valid=learn.get_preds(),
+            train=learn.get_preds(ds_idx=0),
+            all=learn.get_preds(with_input=True, with_loss=True),
+            new=learn.get_preds(dl=dls.test_dl(ratings.iloc[7:8, :2])),
+            three=learn.get_preds(dl=dls.test_dl(ratings.iloc[7:10])),
+            one=learn.predict(ratings.iloc[7])[0],
+        )
     with learn.no_bar(): res['after'] = learn.get_preds()         # outside, each process does everything
     return res
 
@@ -81,18 +104,27 @@ def drawn():
 def progression():
     dls = RatingsDataLoaders.from_df(ratings, seed=0, device=os.environ.get('TEST_DEVICE', 'cpu'))
     table, history = run_progression(dls, Recipe('short', 101, .02, .1, .01, 2, 6), bar=False, history=True)
-    return dict(sums=[df.select_dtypes('number').drop(columns='seconds').to_numpy().tolist() for df in (table, history)])
+    return dict(
+        sums=[
+            df.select_dtypes('number').drop(columns='seconds').to_numpy().tolist() for df in (table, history)
+        ]
+    )
 
 
 fits = {
-    'bias 512':      lambda: fitted(loaders(512, 2_000), bias),            # 1,600 rows: 512, 512, 512, 64
-    'scratch 101':   lambda: fitted(loaders(101, 1_265), scratch),         # 1,012 rows: ten of 101 and one of 2, which three processes cannot share; 253 to validate: 150, 103
-    'stock 50':      lambda: fitted(loaders(50, 189, val_bs=1), stock),    # 151 rows: two of 50, and 51 with the one that would be alone; 38 validated one by one: slices of no row
-    'another loss':  lambda: fitted(loaders(64, 650), bias, loss_func=root_loss),
-    'last dropped':  lambda: fitted(loaders(101, 1_265, drop_last=True), bias),
-    'transformed':   lambda: fitted(loaders(101, 1_265, after_batch=lambda t: t/2 if t.is_floating_point() else t), bias),
+    'bias 512': lambda: fitted(loaders(512, 2_000), bias),  # 1,600 rows: 512, 512, 512, 64
+    # 1,012 rows: ten of 101 and one of 2, which three processes cannot share; 253 to validate: 150, 103
+    'scratch 101': lambda: fitted(loaders(101, 1_265), scratch),
+    # 151 rows: two of 50, and 51 with the one that would be alone; 38 validated one by one: slices of no row
+    'stock 50': lambda: fitted(loaders(50, 189, val_bs=1), stock),
+    'another loss': lambda: fitted(loaders(64, 650), bias, loss_func=root_loss),
+    'last dropped': lambda: fitted(loaders(101, 1_265, drop_last=True), bias),
+    'transformed': lambda: fitted(
+        loaders(101, 1_265, after_batch=lambda t: t / 2 if t.is_floating_point() else t), bias
+    ),
     'train metrics': lambda: fitted(loaders(101, 1_265), bias, train_metrics=True),
-    'drawn seed':    lambda: fitted(drawn(), bias)}
+    'drawn seed': lambda: fitted(drawn(), bias),
+}
 asked = {'answers 150': lambda: answers(150), 'answers 7': lambda: answers(7), 'progression': progression}
 
 
@@ -106,11 +138,24 @@ def context_alone():
     with learn.distrib_ctx(), learn.no_bar(), learn.no_logging(): learn.fit(1)
 
 refused = {
-    'other rows': (lambda: fitted(loaders(64, 100, valid_idx=range(rank_distrib(), 100, 5)), bias), 'different rows'),
-    'other split': (lambda: (torch.manual_seed(rank_distrib()), fitted(loaders(64, 100, seed=None, valid_idx=None), bias)), 'different rows'),
-    'other batches': (lambda: fitted(loaders(64 + rank_distrib(), 100), bias), 'different rows or batch sizes'),
+    'other rows': (
+        lambda: fitted(loaders(64, 100, valid_idx=range(rank_distrib(), 100, 5)), bias),
+        'different rows',
+    ),
+    'other split': (
+        lambda: (
+            torch.manual_seed(rank_distrib()),
+            fitted(loaders(64, 100, seed=None, valid_idx=None), bias),
+        ),
+        'different rows',
+    ),
+    'other batches': (
+        lambda: fitted(loaders(64 + rank_distrib(), 100), bias),
+        'different rows or batch sizes',
+    ),
     'lists of rows': (lists_of_rows, 'leave `sparse_rows` out'),
-    'context alone': (context_alone, 'with distributed')}
+    'context alone': (context_alone, 'with distributed'),
+}
 
 
 def failure(f):
@@ -129,19 +174,40 @@ if __name__ == '__main__':
 # the tests
 
 def start(n, *command, timeout=200, **env):
-    "What `n` processes of `python command` print. Fails with it if one of them fails, and if they do not end in time"
+    """What `n` processes of `python command` print. Fails with it if one of them fails, and if they do not
+    end in time"""
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
-    env = {**os.environ, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port), 'WORLD_SIZE': str(n), 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(root), **env}
+    env = {
+        **os.environ,
+        'MASTER_ADDR': '127.0.0.1',
+        'MASTER_PORT': str(port),
+        'WORLD_SIZE': str(n),
+        'OMP_NUM_THREADS': '1',
+        'PYTHONPATH': str(root),
+        **env,
+    }
     said = [tempfile.TemporaryFile('w+') for _ in range(n)]
-    ps = [subprocess.Popen([sys.executable, *map(str, command)], env={**env, 'RANK': str(r), 'LOCAL_RANK': str(r)}, stdout=o, stderr=subprocess.STDOUT) for r, o in enumerate(said)]
+    ps = [
+        subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            env={**env, 'RANK': str(r), 'LOCAL_RANK': str(r)},
+            stdout=o,
+            stderr=subprocess.STDOUT,
+        )
+        for r, o in enumerate(said)
+    ]
     end = time.monotonic() + timeout
     try:
-        while any(p.poll() is None for p in ps) and not any(p.poll() for p in ps) and time.monotonic() < end: time.sleep(.05)
+        while any(p.poll() is None for p in ps) and not any(p.poll() for p in ps) and time.monotonic() < end:
+            time.sleep(0.05)
         codes = [p.poll() for p in ps]
     finally:
         for p in ps: p.kill(); p.wait()
     texts = [(o.seek(0), o.read(), o.close())[1] for o in said]
-    assert codes == [0]*n, f'exit codes {codes} (None: had not ended within {timeout} s, or when another failed)\n' + '\n'.join(texts)
+    assert codes == [0] * n, (
+        f'exit codes {codes} (None: had not ended within {timeout} s, or when another failed)\n'
+        + '\n'.join(texts)
+    )
     return texts
 
 
@@ -154,7 +220,9 @@ def alone():
 
 
 runs = {2: [*fits, *asked, *refused], 3: ['scratch 101', 'stock 50', 'answers 7', 'other rows']}
-def of(names): return pytest.mark.parametrize('n, name', [(n, k) for n in runs for k in runs[n] if k in names])
+def of(names):
+    return pytest.mark.parametrize('n, name', [(n, k) for n in runs for k in runs[n] if k in names])
+
 
 @pytest.fixture(scope='module')
 def together(tmp_path_factory):
@@ -171,7 +239,13 @@ def together(tmp_path_factory):
 def flat(o):
     "All numbers of a nested result"
     if o is None: return torch.empty(0)
-    return torch.tensor([o], dtype=torch.float64) if isinstance(o, (int, float)) else o.double().flatten().cpu() if isinstance(o, Tensor) else torch.cat([flat(v) for v in o])
+    return (
+        torch.tensor([o], dtype=torch.float64)
+        if isinstance(o, (int, float))
+        else o.double().flatten().cpu()
+        if isinstance(o, Tensor)
+        else torch.cat([flat(v) for v in o])
+    )
 
 
 def close(a, b, eps=1e-5):
@@ -183,10 +257,12 @@ def close(a, b, eps=1e-5):
 def test_training_is_that_of_one_process(together, alone, n, name):
     want, ranks = alone[name], together(n)
     for got in ranks:
-        close(got[name]['sums'], want['sums'])                     # losses of every step; training and validation loss and metrics of every epoch
+        # losses of every step; training and validation loss and metrics of every epoch
+        close(got[name]['sums'], want['sums'])
         assert got[name]['epoch'] == want['epoch'] == 2
         for k, p in want['params'].items(): close(got[name]['params'][k], p, 1e-4)
-    for k, p in ranks[0][name]['params'].items(): assert all(torch.equal(p, o[name]['params'][k]) for o in ranks)
+    for k, p in ranks[0][name]['params'].items():
+        assert all(torch.equal(p, o[name]['params'][k]) for o in ranks)
 
 
 @of(fits)
@@ -216,7 +292,12 @@ def test_predictions_are_complete_and_in_order(together, n, name):
     ds = loaders(50, 189).valid_ds
     for got in together(n):
         inputs, preds, targs, losses = got[name]['all']
-        assert torch.equal(inputs, ds.x) and torch.equal(targs, ds.y) and losses.shape == (38,) and preds.shape == (38, 1)
+        assert (
+            torch.equal(inputs, ds.x)
+            and torch.equal(targs, ds.y)
+            and losses.shape == (38,)
+            and preds.shape == (38, 1)
+        )
         assert got[name]['new'][0].shape == (1, 1) and len(got[name]['three'][0]) == 3
 
 
@@ -236,7 +317,8 @@ def test_slices_without_processes():
             for a, *b in zip(one, *some): assert torch.equal(a, torch.cat(b))
     dl = DistributedRatingsDL(make(), 0, 5)
     assert len(dl.one_batch()[0]) == 32 and type(dl.new()) is RatingsDL
-    with pytest.raises(DataError, match='RatingsDL is needed'): DistributedRatingsDL(TfmdDL(list(range(3))), 0, 2)
+    with pytest.raises(DataError, match='RatingsDL is needed'):
+        DistributedRatingsDL(TfmdDL(list(range(3))), 0, 2)
 
 
 def test_histories_are_shared_too():
@@ -252,7 +334,8 @@ def test_one_process_needs_nothing(monkeypatch):
     n = len(learn.cbs)
     with distributed(learn): assert len(learn.cbs) == n
     monkeypatch.setenv('WORLD_SIZE', '2')
-    monkeypatch.setattr('collab_course.distributed.DistributedDL', TfmdDL)          # as where accelerate is missing
+    # as where accelerate is missing
+    monkeypatch.setattr('collab_course.distributed.DistributedDL', TfmdDL)
     with pytest.raises(ImportError, match=r'collab_course\[distributed\]'):
         with distributed(learn): pass
 
@@ -267,18 +350,24 @@ print(failure(train))
 """
 
 
-@pytest.mark.parametrize('env', [{}, dict(ACCELERATE_USE_CPU='false')])     # torchrun; accelerate launch --multi_gpu
+# torchrun; accelerate launch --multi_gpu
+@pytest.mark.parametrize('env', [{}, dict(ACCELERATE_USE_CPU='false')])
 def test_cpus_without_the_setting_are_told_what_to_set(monkeypatch, env):
     pytest.importorskip('accelerate')
     monkeypatch.delenv('ACCELERATE_USE_CPU', raising=False)
     monkeypatch.chdir(root)
     for text in start(2, '-c', unshared, CUDA_VISIBLE_DEVICES='', **env):
-        assert re.search('^DataError: 2 processes were launched, .* set ACCELERATE_USE_CPU=true', text, re.M), text
+        assert re.search(
+            '^DataError: 2 processes were launched, .* set ACCELERATE_USE_CPU=true', text, re.M
+        ), text
 
 
 def test_the_package_does_without_accelerate():
-    code = "import sys; sys.modules['accelerate'] = None; import torch, collab_course.cli, collab_course.progression; assert not torch.distributed.is_initialized()"
-    subprocess.run([sys.executable, '-c', code], check=True, timeout=120, env={**os.environ, 'PYTHONPATH': str(root)})
+    code = ("import sys; sys.modules['accelerate'] = None; import torch, collab_course.cli, "
+            "collab_course.progression; assert not torch.distributed.is_initialized()")
+    subprocess.run(
+        [sys.executable, '-c', code], check=True, timeout=120, env={**os.environ, 'PYTHONPATH': str(root)}
+    )
 
 
 @pytest.mark.cuda

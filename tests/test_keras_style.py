@@ -20,13 +20,17 @@ from collab_course.distributed import *
 from collab_course.progression import BiasOnly
 from collab_course.training import recipes
 
-MODELS = {'dot': (lambda d: KerasStyleDotProduct(d.n_users, d.n_items, 5), {}), 'bias': (lambda d: KerasStyleBias(d.n_users, d.n_items, 5), {}),
-          'net': (lambda d: KerasStyleNN(d.n_users, d.n_items, 10, 30, (0, 0)), dict(wd=0.)),
-          'net with its dropout': (lambda d: KerasStyleNN(d.n_users, d.n_items), dict(wd=0., right=0))}
+MODELS = {
+    'dot': (lambda d: KerasStyleDotProduct(d.n_users, d.n_items, 5), {}),
+    'bias': (lambda d: KerasStyleBias(d.n_users, d.n_items, 5), {}),
+    'net': (lambda d: KerasStyleNN(d.n_users, d.n_items, 10, 30, (0, 0)), dict(wd=0.0)),
+    'net with its dropout': (lambda d: KerasStyleNN(d.n_users, d.n_items), dict(wd=0.0, right=0)),
+}
 
 
 @pytest.fixture(scope='module')
-def tiny(): return RatingsDataLoaders.from_df(synthetic_ratings(60, 40, 1_500, seed=1).ratings, seed=0, device='cpu')
+def tiny():
+    return RatingsDataLoaders.from_df(synthetic_ratings(60, 40, 1_500, seed=1).ratings, seed=0, device='cpu')
 
 
 def quietly(learn, *args, **kwargs):
@@ -48,9 +52,18 @@ def test_start_is_keras_own():
     for model in (KerasStyleDotProduct(900, 1600), KerasStyleBias(900, 1600), KerasStyleNN(900, 1600)):
         for which in ('user', 'item'):
             w = factors(model, which)
-            assert w.shape[1] == 50 and -.05 <= w.min() < -.0499 and .0499 < w.max() <= .05 and abs(w.mean()) < 1e-3
+            assert (
+                w.shape[1] == 50
+                and -0.05 <= w.min() < -0.0499
+                and 0.0499 < w.max() <= 0.05
+                and abs(w.mean()) < 1e-3
+            )
     hidden, last = [m for m in model.layers if isinstance(m, nn.Linear)]
-    assert hidden.weight.shape == (70, 100) and last.weight.shape == (1, 70) and [m.p for m in model.layers if isinstance(m, nn.Dropout)] == [.3, .75]
+    assert (
+        hidden.weight.shape == (70, 100)
+        and last.weight.shape == (1, 70)
+        and [m.p for m in model.layers if isinstance(m, nn.Dropout)] == [0.3, 0.75]
+    )
     for layer in (hidden, last):                                    # Glorot: even, up to √(6/(in + out))
         edge = (6/sum(layer.weight.shape))**.5
         assert layer.bias.abs().sum() == 0 and .9*edge < layer.weight.abs().max() <= edge
@@ -61,9 +74,13 @@ def test_formulas():
     x = torch.tensor([[1, 2], [0, 0], [4, 3]])
     dot, bias, net = KerasStyleDotProduct(5, 4, 3), KerasStyleBias(5, 4, 3), KerasStyleNN(5, 4, 3).eval()
     product = lambda m: (factors(m, 'user')[x[:, 0]]*factors(m)[x[:, 1]]).sum(1)
-    assert torch.allclose(dot(x), product(dot)) and torch.allclose(bias(x), product(bias) + biases(bias, 'user')[x[:, 0]] + biases(bias)[x[:, 1]])
+    assert torch.allclose(dot(x), product(dot)) and torch.allclose(
+        bias(x), product(bias) + biases(bias, 'user')[x[:, 0]] + biases(bias)[x[:, 1]]
+    )
     both = torch.cat([factors(net, 'user')[x[:, 0]], factors(net)[x[:, 1]]], 1)
-    assert torch.allclose(net(x), net.layers[1](both).relu() @ net.layers[4].weight[0] + net.layers[4].bias) and net(x).shape == (3,)
+    assert torch.allclose(
+        net(x), net.layers[1](both).relu() @ net.layers[4].weight[0] + net.layers[4].bias
+    ) and net(x).shape == (3,)
     net.train(); assert not torch.equal(net(x), net(x))             # dropout
     for model in (net, dot):
         with pytest.raises(NotInModel): biases(model)
@@ -71,22 +88,35 @@ def test_formulas():
 
 def trained(dls, *cbs, **kwargs):
     set_seed(0); dls.train.restart()
-    return quietly(Learner(dls, KerasStyleBias(dls.n_users + 5, dls.n_items), opt_func=SGD, lr=.1, cbs=cbs), 1, **kwargs)
+    return quietly(
+        Learner(dls, KerasStyleBias(dls.n_users + 5, dls.n_items), opt_func=SGD, lr=0.1, cbs=cbs), 1, **kwargs
+    )
 
 
 def test_penalty_is_that_of_the_loss(tiny):
-    "The same weights as with the penalty written into the loss, at every row, rated or not; the losses reported are those of the ratings"
+    """The same weights as with the penalty written into the loss, at every row, rated or not; the losses
+    reported are those of the ratings"""
+
     class Naive(Callback):
         def after_loss(self):
-            if self.training: self.learn.loss_grad = self.loss_grad + .01*sum((p**2).sum() for p in (self.model.user_factors.weight, self.model.item_factors.weight))
+            if self.training:
+                self.learn.loss_grad = self.loss_grad + 0.01 * sum(
+                    (p**2).sum() for p in (self.model.user_factors.weight, self.model.item_factors.weight)
+                )
+
     ours, naive, none = trained(tiny, WholeMatrixL2(.01)), trained(tiny, Naive()), trained(tiny)
     for a, b in zip(ours.model.parameters(), naive.model.parameters()): assert torch.allclose(a, b, atol=1e-6)
     assert np.allclose(ours.recorder.values[-1], naive.recorder.values[-1], atol=1e-5)
     set_seed(0); start = KerasStyleBias(tiny.n_users + 5, tiny.n_items).user_factors.weight[-5:]
     unrated = lambda learn: learn.model.user_factors.weight[-5:]
     assert torch.equal(unrated(none), start)
-    assert torch.allclose(unrated(ours), start*(1 - 2*.01*.1)**len(tiny.train), atol=1e-6)        # pulled once in every batch
-    assert ours.whole_matrix_l2.penalties == [pytest.approx(.01*sum((factors(ours.model, w)**2).sum().item() for w in ('user', 'item')), rel=1e-5)]
+    # pulled once in every batch
+    assert torch.allclose(unrated(ours), start*(1 - 2*.01*.1)**len(tiny.train), atol=1e-6)
+    assert ours.whole_matrix_l2.penalties == [
+        pytest.approx(
+            0.01 * sum((factors(ours.model, w) ** 2).sum().item() for w in ('user', 'item')), rel=1e-5
+        )
+    ]
 
 
 def test_penalty_once_a_step_when_gradients_are_accumulated(tiny):
@@ -102,14 +132,28 @@ def test_penalty_once_a_step_when_gradients_are_accumulated(tiny):
 
 def test_what_is_penalised(tiny):
     learn = quietly(keras_learner(tiny, KerasStyleBias(tiny.n_users, tiny.n_items)), 1, .001)
-    assert [w is f.weight for w, f in zip(learn.whole_matrix_l2.weights, (learn.model.user_factors, learn.model.item_factors), strict=True)] == [True, True]
-    scratch = lambda of: Learner(tiny, DotProductBiasScratch(tiny.n_users, tiny.n_items, 3), cbs=WholeMatrixL2(of=of))
+    assert [
+        w is f.weight
+        for w, f in zip(
+            learn.whole_matrix_l2.weights, (learn.model.user_factors, learn.model.item_factors), strict=True
+        )
+    ] == [True, True]
+    scratch = lambda of: Learner(
+        tiny, DotProductBiasScratch(tiny.n_users, tiny.n_items, 3), cbs=WholeMatrixL2(of=of)
+    )
     learn = quietly(scratch(lambda m: [m.item_factors]), 1, .01)
     assert learn.whole_matrix_l2.weights[0] is learn.model.item_factors
-    learn = keras_learner(tiny, DotProductBiasScratch(tiny.n_users, tiny.n_items, 3), of=lambda m: [m.user_factors])
-    assert learn.whole_matrix_l2.penalty() == pytest.approx(1e-4*(learn.model.user_factors**2).sum().item(), rel=1e-4)     # before any training, too
+    learn = keras_learner(
+        tiny, DotProductBiasScratch(tiny.n_users, tiny.n_items, 3), of=lambda m: [m.user_factors]
+    )
+    # before any training, too
+    assert learn.whole_matrix_l2.penalty() == pytest.approx(
+        1e-4 * (learn.model.user_factors**2).sum().item(), rel=1e-4
+    )
     with pytest.raises(ValueError, match='say by `of`'): quietly(scratch(None), 1, .01)
-    assert not any(isinstance(cb, WholeMatrixL2) for cb in keras_learner(tiny, KerasStyleBias(9, 9), l2=0).cbs)
+    assert not any(
+        isinstance(cb, WholeMatrixL2) for cb in keras_learner(tiny, KerasStyleBias(9, 9), l2=0).cbs
+    )
 
 
 def test_adam_is_keras_own():
@@ -140,13 +184,34 @@ def test_phases(tiny):
     table = fit_phases(learn, [(1, .001), (2, .01)])
     opt = learn.opt
     more = fit_phases(learn, [(1, .001)])
-    assert learn.opt is opt and opt.state and all(s['step'] == 4*len(tiny.train) for s in opt.state.values())   # its state was kept
-    assert table.index.tolist() == [('1: 1 epoch at 0.001', 1), ('2: 2 epochs at 0.01', 2), ('2: 2 epochs at 0.01', 3)]
-    assert table.columns.tolist() == ['train_mse', 'valid_mse', 'penalty'] and table.notna().all().all() and len(more) == 1
+    # its state was kept
+    assert learn.opt is opt and opt.state and all(s['step'] == 4*len(tiny.train) for s in opt.state.values())
+    assert table.index.tolist() == [
+        ('1: 1 epoch at 0.001', 1),
+        ('2: 2 epochs at 0.01', 2),
+        ('2: 2 epochs at 0.01', 3),
+    ]
+    assert (
+        table.columns.tolist() == ['train_mse', 'valid_mse', 'penalty']
+        and table.notna().all().all()
+        and len(more) == 1
+    )
     assert table.penalty.tolist() + more.penalty.tolist() == learn.whole_matrix_l2.penalties
-    assert list(fit_phases(keras_learner(tiny, KerasStyleBias(tiny.n_users, tiny.n_items, 4), l2=0), [(1, .01)])) == ['train_mse', 'valid_mse']
+    assert list(
+        fit_phases(keras_learner(tiny, KerasStyleBias(tiny.n_users, tiny.n_items, 4), l2=0), [(1, 0.01)])
+    ) == ['train_mse', 'valid_mse']
     assert len(fit_phases(learn, [(np.int64(1), np.float32(.001))])) == 1
-    for bad in ([(0, .01)], [(1, 0)], [3], [(1.5, .01)], [(1, .01, 2)], [(1, -1)], [(1, 'a')], [(True, .1)], []):
+    for bad in (
+        [(0, 0.01)],
+        [(1, 0)],
+        [3],
+        [(1.5, 0.01)],
+        [(1, 0.01, 2)],
+        [(1, -1)],
+        [(1, 'a')],
+        [(True, 0.1)],
+        [],
+    ):
         with pytest.raises(ValueError, match='phase'): fit_phases(learn, bad)
 
 
@@ -158,7 +223,8 @@ def test_phases_that_end_early(tiny):
     learn = keras_learner(tiny, KerasStyleBias(tiny.n_users, tiny.n_items, 4), cbs=StopAfter())
     table = fit_phases(learn, [(5, .001), (1, .001)])
     assert len(table) == 3 and table.penalty.notna().all()
-    assert table.penalty.iloc[2] == pytest.approx(learn.whole_matrix_l2.penalty())          # each row has its own
+    # each row has its own
+    assert table.penalty.iloc[2] == pytest.approx(learn.whole_matrix_l2.penalty())
 
 
 def test_phases_without_validation(tiny):
@@ -171,7 +237,9 @@ def test_penalty_comes_before_clipping(tiny):
     "What is clipped is the gradient with the penalty in it"
     set_seed(0); model = KerasStyleBias(tiny.n_users, tiny.n_items, 4)
     before = [p.clone() for p in model.parameters()]
-    learn = Learner(tiny, model, opt_func=SGD, lr=1., cbs=[WholeMatrixL2(1e3), GradientClip(.01), CancelAfterOne()])
+    learn = Learner(
+        tiny, model, opt_func=SGD, lr=1.0, cbs=[WholeMatrixL2(1e3), GradientClip(0.01), CancelAfterOne()]
+    )
     quietly(learn, 1, 1.)
     step = torch.cat([(a - b).flatten() for a, b in zip(before, model.parameters())]).norm()
     assert abs(step - .01) < 1e-4
@@ -183,14 +251,20 @@ class CancelAfterOne(Callback):
 
 
 def test_phases_of_the_lesson():
-    assert keras_phases == {'dot product': [(1, .001), (3, .01), (6, .001)], 'bias': [(1, .001), (6, .01), (10, .001), (5, .001)], 'net': [(8, .001)]}
+    assert keras_phases == {
+        'dot product': [(1, 0.001), (3, 0.01), (6, 0.001)],
+        'bias': [(1, 0.001), (6, 0.01), (10, 0.001), (5, 0.001)],
+        'net': [(8, 0.001)],
+    }
 
 
 def test_on_ml_100k(ml):
     "The lesson on real ratings: after nine epochs the bias model is well past the biases alone"
     dls = RatingsDataLoaders.from_df(ml.ratings, item_name='movie', rating_name='rating', bs=64, seed=0)
     set_seed(0)
-    table = fit_phases(keras_learner(dls, KerasStyleBias(dls.n_users, dls.n_items)), keras_phases['bias'][:2] + [(2, .001)])
+    table = fit_phases(
+        keras_learner(dls, KerasStyleBias(dls.n_users, dls.n_items)), keras_phases['bias'][:2] + [(2, 0.001)]
+    )
     alone = recipes['fast'].fit(recipes['fast'].learner(dls, BiasOnly), decay=False).recorder.values[-1][1]
     assert .84 < table.valid_mse.iloc[-1] < min(.87, alone - .02)
 
@@ -201,18 +275,28 @@ KERAS = {'dot product': [3.95, 2.07, 2.09, 2.00, 1.51, 1.47, 1.47, 1.47, 1.47, 1
          'net': [.872, .831, .847, .815, .794, .791, .786, .785]}
 
 
-@pytest.mark.parametrize('kind, model', [('dot product', KerasStyleDotProduct), ('bias', KerasStyleBias), ('net', KerasStyleNN)])
+@pytest.mark.parametrize(
+    'kind, model', [('dot product', KerasStyleDotProduct), ('bias', KerasStyleBias), ('net', KerasStyleNN)]
+)
 def test_follows_keras(kind, model):
     try: small = movielens('ml-latest-small-2016', verbose=False)
     except DataError: pytest.skip('the 2016 edition of ml-latest-small is not at hand')
     dls = RatingsDataLoaders.from_df(small.ratings, item_name='movie', rating_name='rating', bs=64, seed=0)
     set_seed(0)
-    ours = fit_phases(keras_learner(dls, model(dls.n_users, dls.n_items)), keras_phases[kind]).valid_mse.to_numpy()
+    ours = fit_phases(
+        keras_learner(dls, model(dls.n_users, dls.n_items)), keras_phases[kind]
+    ).valid_mse.to_numpy()
     want = np.array(KERAS[kind])
     far = np.abs(ours[:len(want)] - want)/want
-    assert far.max() < (.08 if kind == 'net' else .06) and far[4:].max() < .03     # the net is noisy in its first epochs, in Keras too
+    # the net is noisy in its first epochs, in Keras too
+    assert far.max() < (.08 if kind == 'net' else .06) and far[4:].max() < .03
     if kind == 'dot product': assert ours.min() > 1.3
-    if kind == 'bias': assert abs(ours.min() - .80) < .02 and ours.argmin() in range(8, 13) and ours.min() < ours[-1] < ours.min() + .03
+    if kind == 'bias':
+        assert (
+            abs(ours.min() - 0.80) < 0.02
+            and ours.argmin() in range(8, 13)
+            and ours.min() < ours[-1] < ours.min() + 0.03
+        )
     if kind == 'net': assert abs(ours[-1] - .785) < .02
 
 
@@ -221,7 +305,11 @@ def test_follows_keras(kind, model):
 @pytest.fixture
 def table():
     rng = np.random.default_rng(1)
-    return pd.DataFrame(np.where(rng.random((6, 4)) < .3, np.nan, rng.integers(1, 6, (6, 4))), index=[7, 3, 9, 1, 8, 2], columns=['=1+1', 'Brazil (1985)', "It's", 'Ünïcode & <b>'])
+    return pd.DataFrame(
+        np.where(rng.random((6, 4)) < 0.3, np.nan, rng.integers(1, 6, (6, 4))),
+        index=[7, 3, 9, 1, 8, 2],
+        columns=['=1+1', 'Brazil (1985)', "It's", 'Ünïcode & <b>'],
+    )
 
 
 def models(n_users=6, n_items=4):
@@ -234,7 +322,10 @@ def models(n_users=6, n_items=4):
 def read(path):
     "For each sheet: its rows as values, from the numbers that the file carries"
     openpyxl = pytest.importorskip('openpyxl')
-    return {s.title: [[c.value for c in row] for row in s.iter_rows()] for s in openpyxl.load_workbook(path, data_only=True)}
+    return {
+        s.title: [[c.value for c in row] for row in s.iter_rows()]
+        for s in openpyxl.load_workbook(path, data_only=True)
+    }
 
 
 def grids(rows, n, m):
@@ -243,7 +334,11 @@ def grids(rows, n, m):
     for title in ('Ratings', 'Predictions', 'Squared errors'):
         k = next(i for i, r in enumerate(rows) if r[0] == title)
         first = next(i for i in range(k + 1, len(rows)) if rows[i][0] not in (None, ''))
-        res.append(np.array([[np.nan if v in (None, '') else v for v in r[-m:]] for r in rows[first:first + n]], float))
+        res.append(
+            np.array(
+                [[np.nan if v in (None, '') else v for v in r[-m:]] for r in rows[first : first + n]], float
+            )
+        )
     return res
 
 
@@ -254,7 +349,9 @@ def agrees(rows, table, model):
     want[np.isnan(r)] = np.nan
     ratings, pred, errors = grids(rows, n, m)
     assert np.array_equal(ratings, r, equal_nan=True)
-    assert np.allclose(pred, want, atol=1e-5, equal_nan=True) and np.allclose(errors, (want - r)**2, atol=1e-4, equal_nan=True)
+    assert np.allclose(pred, want, atol=1e-5, equal_nan=True) and np.allclose(
+        errors, (want - r) ** 2, atol=1e-4, equal_nan=True
+    )
     assert abs(rows[1][1] - np.sqrt(np.nanmean((want - r)**2))) < 1e-5
 
 
@@ -263,15 +360,19 @@ def test_workbook_carries_the_numbers_of_the_package(tmp_path, table):
     sheets = read(to_excel(tmp_path/'b.xlsx', table, ms))
     assert list(sheets) == ['dot product', 'with biases', 'a range']
     for name, model in ms.items(): agrees(sheets[name], table, model)
-    assert [r[-4:] for r in sheets['a range'] if r[0] == 'Ratings'] == [list(table.columns)]      # text, '=1+1' too
+    # text, '=1+1' too
+    assert [r[-4:] for r in sheets['a range'] if r[0] == 'Ratings'] == [list(table.columns)]
     assert sorted(p.name for p in tmp_path.iterdir()) == ['b.xlsx']
     import openpyxl
     for sheet in openpyxl.load_workbook(tmp_path/'b.xlsx'):
-        assert sheet.defined_names['RMSE'].attr_text.endswith('!$B$2') and sheet['B2'].value.startswith('=SQRT(AVERAGE(')
+        assert sheet.defined_names['RMSE'].attr_text.endswith('!$B$2') and sheet['B2'].value.startswith(
+            '=SQRT(AVERAGE('
+        )
 
 
 def calculate(path):
-    "Every cell of every sheet by its formula, in Python: + * / ^ EXP IF SQRT AVERAGE, the grammar that `to_excel` writes"
+    """Every cell of every sheet by its formula, in Python: + * / ^ EXP IF SQRT AVERAGE, the grammar that
+    `to_excel` writes"""
     openpyxl = pytest.importorskip('openpyxl')
     from openpyxl.utils import range_boundaries
     def value(sheet, ref): return result(sheet[ref.replace('$', '')].value, sheet)
@@ -280,16 +381,30 @@ def calculate(path):
         f = v[1:]
         if m := re.fullmatch(r'SQRT\(AVERAGE\((\w+:\w+)\)\)', f):
             c0, r0, c1, r1 = range_boundaries(m[1])
-            numbers = [x for x in (result(sheet.cell(r, c).value, sheet) for r in range(r0, r1 + 1) for c in range(c0, c1 + 1)) if isinstance(x, (int, float))]
+            numbers = [
+                x
+                for x in (
+                    result(sheet.cell(r, c).value, sheet)
+                    for r in range(r0, r1 + 1)
+                    for c in range(c0, c1 + 1)
+                )
+                if isinstance(x, (int, float))
+            ]
             return math.sqrt(sum(numbers)/len(numbers))
         if m := re.fullmatch(r'IF\((\w+)="","",(.*)\)', f):
             if value(sheet, m[1]) in (None, ''): return ''
             f = m[2]
-        terms = re.sub(r'\$?[A-Z]{1,2}\$?\d+', lambda m: f'({value(sheet, m[0])!r})', f.replace('EXP', 'exp').replace('^', '**'))
+        terms = re.sub(
+            r'\$?[A-Z]{1,2}\$?\d+',
+            lambda m: f'({value(sheet, m[0])!r})',
+            f.replace('EXP', 'exp').replace('^', '**'),
+        )
         return eval(terms, {'exp': math.exp})
     out = {}
     for s in openpyxl.load_workbook(path):
-        out[s.title] = [[c.value if c.data_type == 's' else result(c.value, s) for c in row] for row in s.iter_rows()]
+        out[s.title] = [
+            [c.value if c.data_type == 's' else result(c.value, s) for c in row] for row in s.iter_rows()
+        ]
     return out
 
 
@@ -299,7 +414,8 @@ def test_formulas_give_the_numbers_of_the_package(tmp_path, table):
 
 
 def change(path):
-    "As a reader would: another number in one yellow cell of each sheet, and a rating in a blank; the values in the file are dropped"
+    """As a reader would: another number in one yellow cell of each sheet, and a rating in a blank; the
+    values in the file are dropped"""
     openpyxl = pytest.importorskip('openpyxl')
     book = openpyxl.load_workbook(path)
     for s in book:
@@ -308,7 +424,9 @@ def change(path):
         user = next(i for i in range(first + 1, len(rows)) if rows[i][0] not in (None, ''))
         s.cell(user + 2, 2).value = 2.5                              # the second user's first factor
         rated = next(i for i, r in enumerate(rows) if r[0] == 'Ratings') + 1
-        i, j = next((i, j) for i in range(6) for j in range(4) if rows[rated + i][len(rows[0]) - 4 + j] is None)
+        i, j = next(
+            (i, j) for i in range(6) for j in range(4) if rows[rated + i][len(rows[0]) - 4 + j] is None
+        )
         s.cell(rated + i + 1, len(rows[0]) - 4 + j + 1).value = 4
     book.save(path)
     return i, j
@@ -330,8 +448,21 @@ def test_formulas_are_live(tmp_path, table):
 def test_libreoffice_recalculates(tmp_path, table):
     def office(path):
         (tmp_path/'out').mkdir(exist_ok=True)
-        subprocess.run(['soffice', f'-env:UserInstallation=file://{tmp_path}/profile', '--headless', '--convert-to', 'xlsx', '--outdir', str(tmp_path/'out'), str(path)],
-                       check=True, capture_output=True, timeout=180)
+        subprocess.run(
+            [
+                'soffice',
+                f'-env:UserInstallation=file://{tmp_path}/profile',
+                '--headless',
+                '--convert-to',
+                'xlsx',
+                '--outdir',
+                str(tmp_path / 'out'),
+                str(path),
+            ],
+            check=True,
+            capture_output=True,
+            timeout=180,
+        )
         return read(tmp_path/'out'/path.name)
     ms, path = models(), to_excel(tmp_path/'b.xlsx', table, models())
     before = office(path)
@@ -349,7 +480,10 @@ def test_workbook_of_a_trained_model(tmp_path, dls, ml):
     crosstab = busiest_crosstab(ml.ratings, user='user', item='title', rating='rating')
     rows = read(to_excel(tmp_path/'m.xlsx', crosstab, {'model 4': learn.model}, dls.classes))['model 4']
     pred = grids(rows, 15, 15)[1]
-    u, i = (torch.tensor([dls.classes[c].o2i[o] for o in names]) for c, names in (('user', crosstab.index), ('title', crosstab.columns)))
+    u, i = (
+        torch.tensor([dls.classes[c].o2i[o] for o in names])
+        for c, names in (('user', crosstab.index), ('title', crosstab.columns))
+    )
     want = score(learn.model, u[:, None], i).numpy()
     assert np.allclose(pred[crosstab.notna()], want[crosstab.notna()], atol=1e-4)
     default = read(to_excel(tmp_path/'d.xlsx', crosstab))
@@ -358,17 +492,33 @@ def test_workbook_of_a_trained_model(tmp_path, dls, ml):
 
 def test_unusable_workbooks(tmp_path, table):
     ok, ms = tmp_path/'b.xlsx', spreadsheet_models(6, 4)
-    for args, words, error in (((tmp_path/'b.xls', table), 'must end in .xlsx', DataError), ((tmp_path/'no'/'b.xlsx', table), 'there is no folder', FileNotFoundError),
-                               ((ok, table*np.nan), 'at least one rating', DataError), ((ok, table.fillna(np.inf)), 'only finite', DataError), ((ok, table.astype(object).fillna('x')), 'must hold numbers', DataError),
-                               ((ok, table, {}), 'at least one model', DataError), *(((ok, table, {n: ms['dot product']}), 'a sheet cannot be called', DataError) for n in ('a/b', 'x'*32, '', 'a!b', "it's")),
-                               ((ok, table, spreadsheet_models(5, 4)), 'more users than the model', DataError), ((ok, table, spreadsheet_models(6, 3)), 'more items than the model', DataError),
-                               ((ok, table, ms, [[1, 2, 3], table.columns]), 'user 7 of the table is not in the vocabulary', DataError),
-                               ((ok, table, {'net': KerasStyleNN(7, 5)}), 'KerasStyleNN is not a dot product', NotInModel), ((ok, table, {'b': nn.Linear(2, 1)}), 'Linear has no factors', NotInModel)):
+    for args, words, error in (
+        ((tmp_path / 'b.xls', table), 'must end in .xlsx', DataError),
+        ((tmp_path / 'no' / 'b.xlsx', table), 'there is no folder', FileNotFoundError),
+        ((ok, table * np.nan), 'at least one rating', DataError),
+        ((ok, table.fillna(np.inf)), 'only finite', DataError),
+        ((ok, table.astype(object).fillna('x')), 'must hold numbers', DataError),
+        ((ok, table, {}), 'at least one model', DataError),
+        *(
+            ((ok, table, {n: ms['dot product']}), 'a sheet cannot be called', DataError)
+            for n in ('a/b', 'x' * 32, '', 'a!b', "it's")
+        ),
+        ((ok, table, spreadsheet_models(5, 4)), 'more users than the model', DataError),
+        ((ok, table, spreadsheet_models(6, 3)), 'more items than the model', DataError),
+        (
+            (ok, table, ms, [[1, 2, 3], table.columns]),
+            'user 7 of the table is not in the vocabulary',
+            DataError,
+        ),
+        ((ok, table, {'net': KerasStyleNN(7, 5)}), 'KerasStyleNN is not a dot product', NotInModel),
+        ((ok, table, {'b': nn.Linear(2, 1)}), 'Linear has no factors', NotInModel),
+    ):
         with pytest.raises(error, match=words): to_excel(*args)
     bad = spreadsheet_models(6, 4); bad['dot product'].item_factors.weight.data[2] = torch.nan
     with pytest.raises(DataError, match='not a finite number'): to_excel(ok, table, bad)
-    assert not list(tmp_path.iterdir())                              # and nothing was written
-    with pytest.raises(DataError, match='do not fit'): to_excel(ok, pd.DataFrame(np.ones((1, 2**14))), spreadsheet_models(1, 2**14, 1))
+    assert not list(tmp_path.iterdir())  # and nothing was written
+    with pytest.raises(DataError, match='do not fit'):
+        to_excel(ok, pd.DataFrame(np.ones((1, 2**14))), spreadsheet_models(1, 2**14, 1))
 
 
 def test_workbook_is_replaced_whole(tmp_path, table, monkeypatch):

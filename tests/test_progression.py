@@ -21,19 +21,60 @@ def tiny():
 
 def test_table(tiny):
     table, history = run_progression(tiny[1], 'fast', seeds=[0, 1], y_range=None, n_epoch=2, history=True)
-    assert table.model.tolist() == ['mean', 'biases alone', '1 dot product', '2 + sigmoid range', '3 + bias', '4 + weight decay', '5 own embedding']
-    assert table.columns.tolist() == ['model', 'sigmoid_range', 'bias', 'weight_decay', 'own_embedding', 'train_mse', 'valid_mse', 'valid_sd', 'rmse', 'seconds']
-    assert table.iloc[2:, 1:5].values.tolist() == [[False]*4, [True] + [False]*3, [True]*2 + [False]*2, [True]*3 + [False], [True]*4]
+    assert table.model.tolist() == [
+        'mean',
+        'biases alone',
+        '1 dot product',
+        '2 + sigmoid range',
+        '3 + bias',
+        '4 + weight decay',
+        '5 own embedding',
+    ]
+    assert table.columns.tolist() == [
+        'model',
+        'sigmoid_range',
+        'bias',
+        'weight_decay',
+        'own_embedding',
+        'train_mse',
+        'valid_mse',
+        'valid_sd',
+        'rmse',
+        'seconds',
+    ]
+    assert table.iloc[2:, 1:5].values.tolist() == [
+        [False] * 4,
+        [True] + [False] * 3,
+        [True] * 2 + [False] * 2,
+        [True] * 3 + [False],
+        [True] * 4,
+    ]
     assert table.iloc[:, 5:].notna().all().all() and (table.seconds[1:] > 0).all()
-    assert len(history) == 2*6*2 and set(history.columns) == {'model', 'seed', 'epoch', 'train_mse', 'valid_mse', 'seconds'}
+    assert len(history) == 2 * 6 * 2 and set(history.columns) == {
+        'model',
+        'seed',
+        'epoch',
+        'train_mse',
+        'valid_mse',
+        'seconds',
+    }
     last = history[history.epoch == 2].groupby('model').valid_mse.mean()
     assert all(abs(last[m] - v) < 1e-9 for m, v in zip(table.model[1:], table.valid_mse[1:]))
     text = show_table(table)
     assert text.iloc[-1].tolist()[1:5] == ['✓']*4 and '±' in text['valid MSE'][0]
     assert len(plot_curves(history)) == 2 and plot_table(table) is not None
-    many = pd.concat([history.assign(model=history.model + k, valid_mse=9*history.valid_mse, train_mse=9*history.train_mse) for k in 'ab'])
-    for ax in plot_curves(many):                            # another scale, and more models than colours
-        assert len(ax.lines) == 12 and all(ax.get_ylim()[0] < line.get_ydata()[-1] < ax.get_ylim()[1] for line in ax.lines)
+    many = pd.concat(
+        [
+            history.assign(
+                model=history.model + k, valid_mse=9 * history.valid_mse, train_mse=9 * history.train_mse
+            )
+            for k in 'ab'
+        ]
+    )
+    for ax in plot_curves(many):  # another scale, and more models than colours
+        assert len(ax.lines) == 12 and all(
+            ax.get_ylim()[0] < line.get_ydata()[-1] < ax.get_ylim()[1] for line in ax.lines
+        )
     assert 'valid_sd' not in run_progression(tiny[1](0), 'fast', n_epoch=1, entries=progression[:1])
 
 
@@ -44,32 +85,54 @@ def test_mean_baseline(tiny):
 
 
 def test_same_seed_same_table(tiny):
-    a, b = (run_progression(tiny[1], 'fast', n_epoch=2, y_range=None).drop(columns='seconds') for _ in range(2))
+    a, b = (
+        run_progression(tiny[1], 'fast', n_epoch=2, y_range=None).drop(columns='seconds') for _ in range(2)
+    )
     assert a.equals(b)
     np.random.rand(5); torch.rand(5)
-    alone = run_progression(tiny[1], 'fast', n_epoch=2, y_range=None, entries=[progression[4]]).drop(columns='seconds')
-    assert alone.iloc[-1].equals(a[a.model == '4 + weight decay'].reset_index(drop=True).iloc[0].rename(1))     # whatever else was run
-    assert not run_progression(tiny[1], 'fast', seeds=[1], n_epoch=2, y_range=None).drop(columns='seconds').equals(a)
+    alone = run_progression(tiny[1], 'fast', n_epoch=2, y_range=None, entries=[progression[4]]).drop(
+        columns='seconds'
+    )
+    # whatever else was run
+    assert alone.iloc[-1].equals(a[a.model == '4 + weight decay'].reset_index(drop=True).iloc[0].rename(1))
+    assert (
+        not run_progression(tiny[1], 'fast', seeds=[1], n_epoch=2, y_range=None)
+        .drop(columns='seconds')
+        .equals(a)
+    )
 
 
 def test_learns_what_can_be_learned(tiny):
     "On ratings whose best score is known: between it and the biases"
     made = synthetic_ratings(300, 200, 30_000, n_factors=3, noise=.5, factor_sd=.8, seed=0)
     dls = RatingsDataLoaders.from_df(made.ratings, seed=0)
-    t = run_progression(dls, replace(recipes['fast'], n_epoch=8), y_range=None, entries=[progression[0], progression[4]]).set_index('model').valid_mse
+    t = (
+        run_progression(
+            dls, replace(recipes['fast'], n_epoch=8), y_range=None, entries=[progression[0], progression[4]]
+        )
+        .set_index('model')
+        .valid_mse
+    )
     assert made.best_mse - .02 < t['4 + weight decay'] < .5*t['biases alone'] + .5*made.best_mse
 
 
 def test_recipe(tiny):
-    assert recipes['original'] == Recipe('original', 64, 5e-3, .1, .01) and recipes['fast'] == Recipe('fast', 512, .01, .4, .04)
+    assert recipes['original'] == Recipe('original', 64, 5e-3, 0.1, 0.01) and recipes['fast'] == Recipe(
+        'fast', 512, 0.01, 0.4, 0.04
+    )
     learn = recipes['fast'].learner(tiny[1](0), BiasOnly)
     assert learn.dls.bs == 512 and isinstance(learn, Learner) and learn.loss_func is mse_flat
 
 
 def test_unusable(tiny):
-    for kw, words in ((dict(recipe='slow'), 'no recipe is called'), (dict(n_epoch=0), 'at least one epoch'), (dict(seeds=[]), 'at least one seed')):
+    for kw, words in (
+        (dict(recipe='slow'), 'no recipe is called'),
+        (dict(n_epoch=0), 'at least one epoch'),
+        (dict(seeds=[]), 'at least one seed'),
+    ):
         with pytest.raises(ValueError, match=words): run_progression(tiny[1], **kw)
-    with pytest.raises(TypeError, match='RatingsDataLoaders are needed'): run_progression(CollabDataLoaders.from_df(tiny[0].ratings))
+    with pytest.raises(TypeError, match='RatingsDataLoaders are needed'):
+        run_progression(CollabDataLoaders.from_df(tiny[0].ratings))
 
 
 def test_says_what_it_does(tiny):
@@ -83,8 +146,13 @@ def test_the_find(ml):
     book = dict(item_name='title', rating_name='rating', seed=0)
     stock = CollabDataLoaders.from_df(ml.ratings.astype({'title': object}), **book)
     ours = RatingsDataLoaders.from_df(ml.ratings, **book)
-    assert 50_000 < len(set(stock.train.get_idxs())) < 51_200 and len(set(ours.train.get_idxs().tolist())) == 80_000
-    valid = run_progression(ours, 'fast', entries=[progression[0], progression[4]]).set_index('model').valid_mse
+    assert (
+        50_000 < len(set(stock.train.get_idxs())) < 51_200
+        and len(set(ours.train.get_idxs().tolist())) == 80_000
+    )
+    valid = (
+        run_progression(ours, 'fast', entries=[progression[0], progression[4]]).set_index('model').valid_mse
+    )
     assert .81 < valid['4 + weight decay'] < .835 and .88 < valid['biases alone'] < .91
 
 
@@ -97,7 +165,8 @@ def test_on_cuda(tiny):
 
 
 def stepped(opt_func, grads, start, sparse=False, **hypers):
-    "A parameter after steps with the given gradients, (n, rows, 2) or [(indices, values), …], and the optimiser"
+    """A parameter after steps with the given gradients, (n, rows, 2) or [(indices, values), …], and the
+    optimiser"""
     p = torch.nn.Parameter(start.clone())
     opt = opt_func([p], **{'lr': .1, 'wd': .3, **hypers})
     for g in grads:
@@ -113,8 +182,13 @@ def test_row_adam_is_adam():
         want, got = stepped(Adam, grads, start, **hypers)[0], stepped(RowAdam, grads, start, **hypers)[0]
         assert torch.allclose(want, got, atol=1e-6) and not torch.allclose(want, start, atol=.1)
     # a list that holds every row is the same as a table; a row that stands twice counts with its sum
-    everything = [(torch.tensor([3, 0, 1, 2, 4, 0]), torch.cat([g[[3]], g[[0]] - 1, g[1:3], g[[4]], torch.ones(1, 2)])) for g in grads]
-    assert torch.allclose(stepped(RowAdam, everything, start, sparse=True)[0], stepped(Adam, grads, start)[0], atol=1e-5)
+    everything = [
+        (torch.tensor([3, 0, 1, 2, 4, 0]), torch.cat([g[[3]], g[[0]] - 1, g[1:3], g[[4]], torch.ones(1, 2)]))
+        for g in grads
+    ]
+    assert torch.allclose(
+        stepped(RowAdam, everything, start, sparse=True)[0], stepped(Adam, grads, start)[0], atol=1e-5
+    )
 
 
 def test_rows_outside_the_batch_stay():
@@ -124,7 +198,8 @@ def test_rows_outside_the_batch_stay():
     assert torch.equal(p[[0, 2, 4]], start[[0, 2, 4]]) and (p[[1, 3]] != start[[1, 3]]).all()
     state = next(iter(opt.state.values()))
     assert not state['grad_avg'][[0, 2, 4]].any() and state['grad_avg'][[1, 3]].all()
-    one_d = stepped(RowAdam, [(rows, torch.ones(3))], torch.zeros(5), sparse=True)[0]     # a parameter of one number a row
+    # a parameter of one number a row
+    one_d = stepped(RowAdam, [(rows, torch.ones(3))], torch.zeros(5), sparse=True)[0]
     assert one_d[[0, 2, 4]].eq(0).all() and torch.allclose(one_d[[1, 3]], torch.tensor(-.1), atol=1e-3)
 
 
@@ -132,7 +207,9 @@ def test_row_adam_in_a_learner(tiny, tmp_path):
     dls = tiny[1](0)
     fits = {}
     for name, opt_func in (('adam', Adam), ('rows', RowAdam)):
-        learn = recipes['fast'].learner(dls, lambda u, i: EmbeddingDotBias(4, u, i, (0, 5.5)), opt_func=opt_func, path=tmp_path)
+        learn = recipes['fast'].learner(
+            dls, lambda u, i: EmbeddingDotBias(4, u, i, (0, 5.5)), opt_func=opt_func, path=tmp_path
+        )
         with learn.no_bar(), learn.no_logging(): recipes['fast'].fit(learn)
         fits[name] = learn
     assert abs(fits['adam'].recorder.values[-1][1] - fits['rows'].recorder.values[-1][1]) < 1e-5
@@ -185,7 +262,8 @@ def test_a_parameter_without_a_gradient_is_left_alone():
         if k == 0: after_one = b.detach().clone()
     assert torch.equal(b, after_one) and a[0] < after_one[0] < 1
     empty = torch.nn.Parameter(torch.ones(3, 2)); opt = RowAdam([empty], lr=.1)
-    empty.grad = torch.sparse_coo_tensor(torch.empty(1, 0, dtype=torch.long), torch.empty(0, 2), (3, 2)); opt.step()
+    empty.grad = torch.sparse_coo_tensor(torch.empty(1, 0, dtype=torch.long), torch.empty(0, 2), (3, 2))
+    opt.step()
     assert empty.eq(1).all()
 
 

@@ -31,16 +31,41 @@ from collab_course.recommendation import *
 from collab_course.saving import *
 
 R = (.5, 5.5)
-parity = LabelSet('parity', 'item', ['#na#', 'odd', 'even'], torch.tensor([[0, 0]] + [[1 + k % 2, 0] for k in range(20)]))
-people = LabelSet('people', 'user', ['#na#', 3, 7], torch.tensor([[0, 0]] + [[1, 2] if k % 3 == 0 else [k % 3, 0] for k in range(20)]))
-FORMULA = {'dot': lambda d: DotProduct(d.n_users, d.n_items, 4), 'dot, sigmoid': lambda d: DotProduct(d.n_users, d.n_items, 4, R), 'bias': lambda d: DotProductBias(d.n_users, d.n_items, 4, R),
-           'bias, no range': lambda d: DotProductBias(d.n_users, d.n_items, 4, None), 'scratch': lambda d: DotProductBiasScratch(d.n_users, d.n_items, 4, R), 'biases alone': lambda d: BiasOnly(d.n_users, d.n_items, R),
-           'fastai': lambda d: EmbeddingDotBias(4, d.n_users, d.n_items, R), 'keras dot': lambda d: KerasStyleDotProduct(d.n_users, d.n_items, 4), 'keras bias': lambda d: KerasStyleBias(d.n_users, d.n_items, 4),
-           'labels': lambda d: DotProductLabels(d.n_users, d.n_items, 4, R, [parity, people]), 'implicit': lambda d: SVDpp(d.n_users, d.n_items, 4, R, d.train_ds.x),
-           'implicit, labels': lambda d: SVDpp(d.n_users, d.n_items, 4, R, d.train_ds.x, [parity, people])}
-OTHERS = {'fastai net': lambda d: EmbeddingNN([(d.n_users, 6), (d.n_items, 6)], [20, 10], y_range=R), 'net': lambda d: CollabNN((d.n_users, 6), (d.n_items, 7), R, 20),
-          'keras net': lambda d: KerasStyleNN(d.n_users, d.n_items, 6, 10), 'labels net': lambda d: LabelsNN((d.n_users, 6), (d.n_items, 7), R, 20, [parity, people]),
-          'ensemble': lambda d: Ensemble([DotProductBias(d.n_users, d.n_items, 4, R), SVDpp(d.n_users, d.n_items, 4, R, d.train_ds.x, [parity])])}
+parity = LabelSet(
+    'parity', 'item', ['#na#', 'odd', 'even'], torch.tensor([[0, 0]] + [[1 + k % 2, 0] for k in range(20)])
+)
+people = LabelSet(
+    'people',
+    'user',
+    ['#na#', 3, 7],
+    torch.tensor([[0, 0]] + [[1, 2] if k % 3 == 0 else [k % 3, 0] for k in range(20)]),
+)
+FORMULA = {
+    'dot': lambda d: DotProduct(d.n_users, d.n_items, 4),
+    'dot, sigmoid': lambda d: DotProduct(d.n_users, d.n_items, 4, R),
+    'bias': lambda d: DotProductBias(d.n_users, d.n_items, 4, R),
+    'bias, no range': lambda d: DotProductBias(d.n_users, d.n_items, 4, None),
+    'scratch': lambda d: DotProductBiasScratch(d.n_users, d.n_items, 4, R),
+    'biases alone': lambda d: BiasOnly(d.n_users, d.n_items, R),
+    'fastai': lambda d: EmbeddingDotBias(4, d.n_users, d.n_items, R),
+    'keras dot': lambda d: KerasStyleDotProduct(d.n_users, d.n_items, 4),
+    'keras bias': lambda d: KerasStyleBias(d.n_users, d.n_items, 4),
+    'labels': lambda d: DotProductLabels(d.n_users, d.n_items, 4, R, [parity, people]),
+    'implicit': lambda d: SVDpp(d.n_users, d.n_items, 4, R, d.train_ds.x),
+    'implicit, labels': lambda d: SVDpp(d.n_users, d.n_items, 4, R, d.train_ds.x, [parity, people]),
+}
+OTHERS = {
+    'fastai net': lambda d: EmbeddingNN([(d.n_users, 6), (d.n_items, 6)], [20, 10], y_range=R),
+    'net': lambda d: CollabNN((d.n_users, 6), (d.n_items, 7), R, 20),
+    'keras net': lambda d: KerasStyleNN(d.n_users, d.n_items, 6, 10),
+    'labels net': lambda d: LabelsNN((d.n_users, 6), (d.n_items, 7), R, 20, [parity, people]),
+    'ensemble': lambda d: Ensemble(
+        [
+            DotProductBias(d.n_users, d.n_items, 4, R),
+            SVDpp(d.n_users, d.n_items, 4, R, d.train_ds.x, [parity]),
+        ]
+    ),
+}
 MODELS = FORMULA | OTHERS
 
 
@@ -62,7 +87,11 @@ def tiny(model=None, ids=('a', 'b', 'c')):
     n = len(ids) + 1
     model = model or DotProductBias(n, 4, 2, R)
     x = torch.tensor([[1, 1], [1, 2], [2, 2], [3, 3], [3, 1]])
-    return Recommender(model, {'user': ['#na#', *ids], 'title': ['#na#', 'x', 'y', 'z']}, History(x, n, 4, torch.tensor([1., 5, 3, 4, 2])))
+    return Recommender(
+        model,
+        {'user': ['#na#', *ids], 'title': ['#na#', 'x', 'y', 'z']},
+        History(x, n, 4, torch.tensor([1.0, 5, 3, 4, 2])),
+    )
 
 
 # Known users
@@ -82,21 +111,30 @@ def test_top_lists_against_a_loop(learn):
             assert np.allclose(full[u, mine['item'].tolist()], full[u, want], atol=1e-4)
     assert rec.recommend(1, 4, exclude_seen=False)['item'].tolist() == got[got.user == 1]['item'].tolist()
     assert np.allclose(rec.predict([(7, 11), (20, 1)]), full[[7, 20], [11, 1]])
-    assert len(rec.recommend(None, 30, exclude_seen=False)) == 400                                        # no #na#, no more than there are
+    # no #na#, no more than there are
+    assert len(rec.recommend(None, 30, exclude_seen=False)) == 400
 
 
 def test_from_learner_leaves_the_model_alone(learn):
-    modes, state = [m.training for m in learn.model.modules()], {k: v.clone() for k, v in learn.model.state_dict().items()}
+    modes, state = (
+        [m.training for m in learn.model.modules()],
+        {k: v.clone() for k, v in learn.model.state_dict().items()},
+    )
     learn.model.train()
     rng = torch.get_rng_state()
     rec = Recommender.from_learner(learn)
     rec.recommend(None, 3, exclude_seen=False)
-    assert all(m.training for m in learn.model.modules()) and all(p.requires_grad for p in learn.model.parameters())
-    assert all(torch.equal(v, state[k]) for k, v in learn.model.state_dict().items()) and torch.equal(rng, torch.get_rng_state())
+    assert all(m.training for m in learn.model.modules()) and all(
+        p.requires_grad for p in learn.model.parameters()
+    )
+    assert all(torch.equal(v, state[k]) for k, v in learn.model.state_dict().items()) and torch.equal(
+        rng, torch.get_rng_state()
+    )
     before = rec.predict([(1, 1)])
     with torch.no_grad():
         for p in learn.model.parameters(): p.add_(1)
-    assert (rec.predict([(1, 1)]) == before).all()                                                       # a snapshot
+    # a snapshot
+    assert (rec.predict([(1, 1)]) == before).all()
     learn.model.load_state_dict(state)
     for m, t in zip(learn.model.modules(), modes): m.training = t
 
@@ -109,14 +147,16 @@ def test_memory_is_a_block():
         parts = list(rec.recommend_blocks(n=2, exclude_seen=False, block=block))
         assert max(len(u)*3 for u, *_ in parts) <= max(block, 3)
         sizes_seen.append(len(parts))
-        for k in range(3): assert torch.equal(torch.cat([p[k] for p in parts]), torch.cat([p[k] for p in whole]))
+        for k in range(3):
+            assert torch.equal(torch.cat([p[k] for p in parts]), torch.cat([p[k] for p in whole]))
     assert sizes_seen == [3, 3, 3, 2, 1]
 
 
 def test_seen_rows():
     learn = trained(MODELS['bias'])
     full, train = Recommender.from_learner(learn), Recommender.from_learner(learn, seen='train')
-    assert full.recommend(1).empty and full.recommend(None).empty                                         # the board is rated wholly
+    # the board is rated wholly
+    assert full.recommend(1).empty and full.recommend(None).empty
     left = {tuple(p) for p in learn.dls.valid_ds.x.tolist()}
     assert {tuple(r) for r in train.recommend(None, 20)[['user', 'item']].to_numpy().tolist()} == left
     assert full.rated.trained.sum() == len(learn.dls.train_ds) and len(full.rated) == 400
@@ -129,50 +169,91 @@ def test_exported_learner(tmp_path):
     again = load_learner(tmp_path/'l.pkl')
     rec = Recommender.from_learner(again)
     assert rec.rated is None and 'ratings unknown' in repr(rec)
-    with pytest.raises(DataError, match='give `ratings` to from_learner, or say exclude_seen=False'): rec.recommend(1)
-    for ask in (lambda: rec.recommend_new({}), lambda: rec.recommend_new({1: 5}), lambda: rec.update(pd.DataFrame())):
+    with pytest.raises(DataError, match='give `ratings` to from_learner, or say exclude_seen=False'):
+        rec.recommend(1)
+    for ask in (
+        lambda: rec.recommend_new({}),
+        lambda: rec.recommend_new({1: 5}),
+        lambda: rec.update(pd.DataFrame()),
+    ):
         with pytest.raises(DataError, match='give `ratings` to from_learner'): ask()
     assert len(rec.recommend(1, 3, exclude_seen=False)) == 3 and rec.similar(1, 2)['mean'].isna().all()
     table = pd.DataFrame(dict(user=[1, 1, 99], item=[2, 4, 2], rating=[1, 5, 3]))
-    with pytest.warns(UserWarning, match='1 of 3 rows are of users or items that the model does not know'): rec = Recommender.from_learner(again, table)
+    with pytest.warns(UserWarning, match='1 of 3 rows are of users or items that the model does not know'):
+        rec = Recommender.from_learner(again, table)
     assert not {2, 4} & set(rec.recommend(1, 20)['item']) and len(rec.recommend(1, 20)) == 18
-    with pytest.raises(DataError, match="the table of ratings has no column 'item'"): Recommender.from_learner(again, table.drop(columns='item'))
-    rec.save(tmp_path/'r'); assert Recommender.load(tmp_path/'r').recommend(1, 20).equals(rec.recommend(1, 20))
+    with pytest.raises(DataError, match="the table of ratings has no column 'item'"):
+        Recommender.from_learner(again, table.drop(columns='item'))
+    rec.save(tmp_path / 'r')
+    assert Recommender.load(tmp_path / 'r').recommend(1, 20).equals(rec.recommend(1, 20))
 
 
 def test_fastai_loaders():
-    df = pd.DataFrame([(f'u{u}', f'i{i}', float(1 + (u + i) % 5)) for u in range(9) for i in range(8) if (u*i) % 3], columns=['user', 'title', 'rating'])
+    df = pd.DataFrame(
+        [(f'u{u}', f'i{i}', float(1 + (u + i) % 5)) for u in range(9) for i in range(8) if (u * i) % 3],
+        columns=['user', 'title', 'rating'],
+    )
     set_seed(0)
     learn = collab_learner(CollabDataLoaders.from_df(df, seed=0, bs=8), n_factors=3, y_range=(0, 5.5))
     rec = Recommender.from_learner(learn)
-    assert len(rec.rated) == len(df) and rec.rating_range == (1, 5) and not set(rec.recommend('u1', 20).title) & set(df[df.user == 'u1'].title)
+    assert (
+        len(rec.rated) == len(df)
+        and rec.rating_range == (1, 5)
+        and not set(rec.recommend('u1', 20).title) & set(df[df.user == 'u1'].title)
+    )
     assert len(rec.recommend_new({'i1': 5}, 3)) == 3
 
 
 def test_integer_ids_of_fastai(tmp_path):
     "fastai keeps the vocabulary of small integers as NumPy's int8"
-    df = pd.DataFrame([(u, i, float(1 + (u + i) % 5)) for u in range(1, 10) for i in range(1, 9) if (u + i) % 3], columns=['user', 'title', 'rating'])
+    df = pd.DataFrame(
+        [(u, i, float(1 + (u + i) % 5)) for u in range(1, 10) for i in range(1, 9) if (u + i) % 3],
+        columns=['user', 'title', 'rating'],
+    )
     set_seed(0)
-    rec = Recommender.from_learner(collab_learner(CollabDataLoaders.from_df(df, seed=0, bs=8), n_factors=3, y_range=(0, 5.5)))
+    rec = Recommender.from_learner(
+        collab_learner(CollabDataLoaders.from_df(df, seed=0, bs=8), n_factors=3, y_range=(0, 5.5))
+    )
     assert {type(n) for v in rec.classes.values() for n in v[1:]} == {int}
     rec.save(tmp_path/'r')
-    assert Recommender.load(tmp_path/'r').recommend(None, 9).equals(rec.recommend(None, 9)) and not rec.recommend(None, 9).empty
+    assert (
+        Recommender.load(tmp_path / 'r').recommend(None, 9).equals(rec.recommend(None, 9))
+        and not rec.recommend(None, 9).empty
+    )
     more = rec.update(pd.DataFrame(dict(user=[99], title=[1], rating=[5])))
     assert more.users[-1] == 99 and 1 not in set(more.recommend(99, 20).title)
 
 
 def test_no_ratings_and_ratings_that_are_none(tmp_path):
-    empty = Recommender(DotProductBias(4, 4, 2, R), tiny().classes, History(torch.zeros(0, 2, dtype=torch.long), 4, 4, torch.zeros(0)))
+    empty = Recommender(
+        DotProductBias(4, 4, 2, R),
+        tiny().classes,
+        History(torch.zeros(0, 2, dtype=torch.long), 4, 4, torch.zeros(0)),
+    )
     assert empty.rated is None and empty.rating_range == (None, None)
     with pytest.raises(DataError, match='nothing is popular'): empty.recommend_new({})
-    empty.save(tmp_path/'r'); assert Recommender.load(tmp_path/'r').recommend('a', 3, exclude_seen=False).equals(empty.recommend('a', 3, exclude_seen=False))
-    with pytest.raises(DataError, match='the ratings hold NaN'): Recommender(DotProductBias(4, 4, 2, R), tiny().classes, History(torch.tensor([[1, 1]]), 4, 4, torch.tensor([torch.nan])))
+    empty.save(tmp_path / 'r')
+    assert (
+        Recommender.load(tmp_path / 'r')
+        .recommend('a', 3, exclude_seen=False)
+        .equals(empty.recommend('a', 3, exclude_seen=False))
+    )
+    with pytest.raises(DataError, match='the ratings hold NaN'):
+        Recommender(
+            DotProductBias(4, 4, 2, R),
+            tiny().classes,
+            History(torch.tensor([[1, 1]]), 4, 4, torch.tensor([torch.nan])),
+        )
 
 
 @pytest.mark.parametrize('name', ['predicted', 'cosine', 'euclidean', 'mse', 'mean', 'n_ratings', 'rank'])
 def test_columns_called_as_one_of_a_result(name, tmp_path):
-    for classes in ({name: ['#na#', 1, 2, 3], 'title': ['#na#', 'x', 'y', 'z']}, {'user': ['#na#', 1, 2, 3], name: ['#na#', 'x', 'y', 'z']}):
-        with pytest.raises(DataError, match=f"a column cannot be called '{name}'"): Recommender(DotProductBias(4, 4, 2), classes)
+    for classes in (
+        {name: ['#na#', 1, 2, 3], 'title': ['#na#', 'x', 'y', 'z']},
+        {'user': ['#na#', 1, 2, 3], name: ['#na#', 'x', 'y', 'z']},
+    ):
+        with pytest.raises(DataError, match=f"a column cannot be called '{name}'"):
+            Recommender(DotProductBias(4, 4, 2), classes)
     tiny().save(tmp_path/'r'); resum(tmp_path/'r', columns=dict(user='user', item=name, rating='rating'))
     with pytest.raises(BadFolder, match='a column cannot be called'): Recommender.load(tmp_path/'r')
 
@@ -191,11 +272,14 @@ from collab_course.saving import Recommender
 net = {what == 'net'}
 u, i = (241, 10_001) if net else (20_001, 10_001)
 pairs = torch.stack([torch.randint(1, n, (10_000,)) for n in (u, i)], dim=1)
-rec = Recommender(CollabNN((u, 60), (i, 60)) if net else DotProductBias(u, i, 20), dict(user=['#na#', *range(1, u)], title=['#na#', *range(1, i)]), History(pairs, u, i, torch.ones(10_000)))
+model = CollabNN((u, 60), (i, 60)) if net else DotProductBias(u, i, 20)
+classes = dict(user=['#na#', *range(1, u)], title=['#na#', *range(1, i)])
+rec = Recommender(model, classes, History(pairs, u, i, torch.ones(10_000)))
 def peak():
     "MB; on Linux ru_maxrss has what the parent process had, and VmHWM is this process's own"
     try: return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1])/2**10
-    except OSError: return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**(20 if sys.platform == 'darwin' else 10)
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**(20 if sys.platform == 'darwin' else 10)
 before = peak()
 print(sum(len(users) for users, *_ in rec.recommend_blocks(n=10, block=2**22)), peak() - before)
 """
@@ -207,12 +291,32 @@ print(sum(len(users) for users, *_ in rec.recommend_blocks(n=10, block=2**22)), 
 
 def test_choosing_and_asking_wrongly():
     rec = tiny()
-    assert set(rec.recommend('a', 5, exclude_seen=False, items=['y', 'z']).title) == {'y', 'z'} and rec.recommend('a', 5, items=['x']).empty
-    assert rec.recommend('a', items=[]).empty and list(rec.recommend(['a', 'b'], 1).columns) == ['user', 'title', 'predicted']
-    assert rec.recommend(pd.Series(['a', 'b']), 1, exclude_seen=False).user.tolist() == ['a', 'b'] and rec.recommend([], 3).empty
-    assert rec.predict(pd.DataFrame(dict(title=['x'], user=['a']))).shape == (1,) and rec.predict([]).shape == (0,)
-    for ask in (lambda: rec.recommend('zz'), lambda: rec.recommend('#na#'), lambda: rec.recommend(1), lambda: rec.recommend('a', items=['w']), lambda: rec.predict([('a', 'w')]), lambda: rec.similar('w'),
-                lambda: rec.recommend_new({'w': 5}), lambda: rec.recommend(['a', ['b']])):
+    assert (
+        set(rec.recommend('a', 5, exclude_seen=False, items=['y', 'z']).title) == {'y', 'z'}
+        and rec.recommend('a', 5, items=['x']).empty
+    )
+    assert rec.recommend('a', items=[]).empty and list(rec.recommend(['a', 'b'], 1).columns) == [
+        'user',
+        'title',
+        'predicted',
+    ]
+    assert (
+        rec.recommend(pd.Series(['a', 'b']), 1, exclude_seen=False).user.tolist() == ['a', 'b']
+        and rec.recommend([], 3).empty
+    )
+    assert rec.predict(pd.DataFrame(dict(title=['x'], user=['a']))).shape == (1,) and rec.predict(
+        []
+    ).shape == (0,)
+    for ask in (
+        lambda: rec.recommend('zz'),
+        lambda: rec.recommend('#na#'),
+        lambda: rec.recommend(1),
+        lambda: rec.recommend('a', items=['w']),
+        lambda: rec.predict([('a', 'w')]),
+        lambda: rec.similar('w'),
+        lambda: rec.recommend_new({'w': 5}),
+        lambda: rec.recommend(['a', ['b']]),
+    ):
         with pytest.raises(UnknownName): ask()
     assert rec.predict(('a', 'x')).shape == (1,) and rec.predict((('a', 'x'), ('b', 'y'))).shape == (2,)
     for pairs in ([('a', 'x', 3)], [('a',)], ['ax'], ['a', 'x'], [5]):
@@ -220,15 +324,18 @@ def test_choosing_and_asking_wrongly():
     for n in (0, -1, 1.5, True):
         with pytest.raises(ValueError, match='n must be'): rec.recommend('a', n)
         with pytest.raises(ValueError, match='n must be'): rec.recommend_new({}, n)
-    with pytest.raises(DataError, match="the table of pairs has no column 'title'"): rec.predict(pd.DataFrame(dict(user=['a'])))
+    with pytest.raises(DataError, match="the table of pairs has no column 'title'"):
+        rec.predict(pd.DataFrame(dict(user=['a'])))
     for users, items in (([0], None), ([9], None), (None, [0]), (None, [4])):
         with pytest.raises(IndexError): list(rec.recommend_blocks(users, 1, items=items))
 
 
 def test_what_does_not_belong_together():
-    with pytest.raises(DataError, match='4 users and the vocabulary 3'): Recommender(DotProductBias(4, 4, 2), {'user': ['#na#', 1, 2], 'item': ['#na#', 1, 2, 3]})
+    with pytest.raises(DataError, match='4 users and the vocabulary 3'):
+        Recommender(DotProductBias(4, 4, 2), {'user': ['#na#', 1, 2], 'item': ['#na#', 1, 2, 3]})
     model = DotProductBias(3, 3, 2); model.user_factors.weight.data[1, 0] = torch.nan
-    with pytest.raises(DataError, match='diverged'): Recommender(model, {'user': ['#na#', 1, 2], 'item': ['#na#', 1, 2]})
+    with pytest.raises(DataError, match='diverged'):
+        Recommender(model, {'user': ['#na#', 1, 2], 'item': ['#na#', 1, 2]})
 
 
 def test_a_model_that_says_it_is_a_formula_and_is_not():
@@ -236,7 +343,9 @@ def test_a_model_that_says_it_is_a_formula_and_is_not():
         def forward(self, x): return 6 - super().forward(x)
     rec = tiny(Wrong(4, 4, 2, R))
     full = score(rec.model, torch.arange(4)[:, None], torch.arange(4))
-    assert np.allclose(rec.recommend('b', 3, exclude_seen=False).predicted, full[2, 1:].sort(descending=True).values)
+    assert np.allclose(
+        rec.recommend('b', 3, exclude_seen=False).predicted, full[2, 1:].sort(descending=True).values
+    )
     with pytest.raises(NotInModel): rec.recommend_new({'x': 5})
 
 
@@ -248,7 +357,11 @@ def test_similar(learn):
         return
     got = rec.similar(3, 5)
     cos = F.cosine_similarity(f[3:4], f[1:]); cos[2] = -2
-    assert np.allclose(got.cosine, cos.sort(descending=True).values[:5], atol=1e-5) and 3 not in set(got['item']) and (got.n_ratings == 20).all()
+    assert (
+        np.allclose(got.cosine, cos.sort(descending=True).values[:5], atol=1e-5)
+        and 3 not in set(got['item'])
+        and (got.n_ratings == 20).all()
+    )
     assert len(rec.similar(3, 99)) == 19 and rec.similar(3, 2, metric='mse').mse.is_monotonic_increasing
     with pytest.raises(DataError, match='no other item has 21 ratings'): rec.similar(3, min_ratings=21)
 
@@ -257,14 +370,18 @@ def test_similar(learn):
 
 @pytest.mark.parametrize('name', FORMULA)
 def test_like_an_old_user(name):
-    "Somebody who rates like an even user must get like scores; one who rates like an odd user, the other ones"
+    """Somebody who rates like an even user must get like scores; one who rates like an odd user, the other
+    ones"""
     learn = trained(FORMULA[name], 40)
     rec = Recommender.from_learner(learn)
     even = {i: 5 if i % 2 == 0 else 1 for i in range(1, 13)}
     scores = pd.Series(rec.predict_new(even), range(1, 21))
     if name == 'biases alone':
         assert scores.std() < 1; return
-    assert all((scores[i] > 3) == (i % 2 == 0) for i in range(13, 21)) and all((s < 3) == (i % 2 == 0) for i, s in zip(range(1, 21), rec.predict_new({i: 6 - r for i, r in even.items()})))
+    assert all((scores[i] > 3) == (i % 2 == 0) for i in range(13, 21)) and all(
+        (s < 3) == (i % 2 == 0)
+        for i, s in zip(range(1, 21), rec.predict_new({i: 6 - r for i, r in even.items()}))
+    )
     top = rec.recommend_new(even, 4)
     assert set(top['item']) == {14, 16, 18, 20} and top.predicted.is_monotonic_decreasing
     old = score(learn.model, 2, torch.arange(1, 21)).numpy()
@@ -276,21 +393,34 @@ def test_the_others_say_that_they_cannot(name):
     rec = Recommender.from_learner(trained(OTHERS[name], 1))
     with pytest.raises(NotInModel, match='not made of biases and a dot product'): rec.recommend_new({3: 5})
     with pytest.raises(NotInModel): rec.fold_in({3: 5})
-    assert len(rec.recommend_new({}, 3)) == 3                                                             # the popular need no model
+    # the popular need no model
+    assert len(rec.recommend_new({}, 3)) == 3
 
 
-@pytest.mark.parametrize('name', ['dot', 'dot, sigmoid', 'bias', 'keras bias', 'implicit, labels', 'biases alone'])
+@pytest.mark.parametrize(
+    'name', ['dot', 'dot, sigmoid', 'bias', 'keras bias', 'implicit, labels', 'biases alone']
+)
 def test_odd_ratings(name):
     rec = Recommender.from_learner(trained(FORMULA[name], 20))
     average = rec.predict_new([])
     one = rec.predict_new({4: 5})
-    assert np.isfinite(one).all() and one[3] >= average[3] - 1e-4 and rec.predict_new({4: 1})[3] <= average[3] + 1e-4
+    assert (
+        np.isfinite(one).all()
+        and one[3] >= average[3] - 1e-4
+        and rec.predict_new({4: 1})[3] <= average[3] + 1e-4
+    )
     for r in (1, 5):
         same = rec.predict_new({i: r for i in range(1, 21)})
         assert np.isfinite(same).all() and abs(same.mean() - r) < abs(average.mean() - r)
-    both = rec.predict_new([(4, 1), (4, 5)])                                                              # contradictory: about what saying nothing of it gives
-    assert min(rec.predict_new({4: 1})[3], rec.predict_new({4: 5})[3]) - 1e-3 <= both[3] <= max(rec.predict_new({4: 1})[3], rec.predict_new({4: 5})[3]) + 1e-3
-    assert 4 not in set(rec.recommend_new([(4, 1), (4, 5)], 20)['item']) and 4 in set(rec.recommend_new({4: 5}, 20, exclude_seen=False)['item'])
+    both = rec.predict_new([(4, 1), (4, 5)])  # contradictory: about what saying nothing of it gives
+    assert (
+        min(rec.predict_new({4: 1})[3], rec.predict_new({4: 5})[3]) - 1e-3
+        <= both[3]
+        <= max(rec.predict_new({4: 1})[3], rec.predict_new({4: 5})[3]) + 1e-3
+    )
+    assert 4 not in set(rec.recommend_new([(4, 1), (4, 5)], 20)['item']) and 4 in set(
+        rec.recommend_new({4: 5}, 20, exclude_seen=False)['item']
+    )
     assert set(rec.recommend_new({4: 5}, 5, items=[4, 7, 9])['item']) == {7, 9}
 
 
@@ -300,9 +430,24 @@ def test_nothing_gives_the_popular():
     assert tiny().recommend_new({}, 9, items=['z', 'x']).title.tolist() == ['x', 'z']
 
 
-@pytest.mark.parametrize('ratings, words', [({'x': float('nan')}, 'not a finite number'), ({'x': 'five'}, 'not a finite number'), ({'x': 9}, 'ratings here go from 1 to 5'), ({'x': True}, 'not a finite'),
-                                            (['x'], 'pairs'), ([('x', 5, 3)], 'pairs'), ({'x': [5]}, 'not a finite'),
-                                            ({'x': 3+1j}, 'not a finite'), ({'x': b'5'}, 'not a finite'), ({'x': np.bool_(True)}, 'not a finite'), ({'x': np.nan}, 'not a finite'), ({'x': 10**400}, 'not a finite'), ({'x': -np.inf}, 'not a finite')])
+@pytest.mark.parametrize(
+    'ratings, words',
+    [
+        ({'x': float('nan')}, 'not a finite number'),
+        ({'x': 'five'}, 'not a finite number'),
+        ({'x': 9}, 'ratings here go from 1 to 5'),
+        ({'x': True}, 'not a finite'),
+        (['x'], 'pairs'),
+        ([('x', 5, 3)], 'pairs'),
+        ({'x': [5]}, 'not a finite'),
+        ({'x': 3 + 1j}, 'not a finite'),
+        ({'x': b'5'}, 'not a finite'),
+        ({'x': np.bool_(True)}, 'not a finite'),
+        ({'x': np.nan}, 'not a finite'),
+        ({'x': 10**400}, 'not a finite'),
+        ({'x': -np.inf}, 'not a finite'),
+    ],
+)
 def test_unusable_new_ratings(ratings, words):
     with pytest.raises(DataError, match=words): tiny().recommend_new(ratings)
 
@@ -312,13 +457,23 @@ def test_a_table_of_ones_own():
     x = torch.tensor([[1, 1], [1, 2], [2, 2], [3, 3], [3, 1]])
     titles = ['#na#', 'Matrix, The (1999)', 'Heat (1995)', 'Alien (1979)']
     torch.manual_seed(0)
-    rec = Recommender(DotProductBias(4, 4, 2, R), {'user': ['#na#', 'a', 'b', 'c'], 'title': titles}, History(x, 4, 4, torch.tensor([1., 5, 3, 4, 2])))
+    rec = Recommender(
+        DotProductBias(4, 4, 2, R),
+        {'user': ['#na#', 'a', 'b', 'c'], 'title': titles},
+        History(x, 4, 4, torch.tensor([1.0, 5, 3, 4, 2])),
+    )
     mine = pd.DataFrame(dict(title=['The Matrix (1999)', 'heat', 'Cats (2019)'], rating=[10., 1, 4]))
     matched = rec.match(mine)
-    assert matched.match.tolist() == ['Matrix, The (1999)', 'Heat (1995)', None] and matched.rescaled.tolist() == pytest.approx([5, 1, 1 + 4/3])
-    with pytest.warns(UserWarning, match=r"2 of 3 titles are known; not 'Cats \(2019\)'"): got = rec.recommend_new(mine, exclude_seen=False)
+    assert matched.match.tolist() == [
+        'Matrix, The (1999)',
+        'Heat (1995)',
+        None,
+    ] and matched.rescaled.tolist() == pytest.approx([5, 1, 1 + 4 / 3])
+    with pytest.warns(UserWarning, match=r"2 of 3 titles are known; not 'Cats \(2019\)'"):
+        got = rec.recommend_new(mine, exclude_seen=False)
     assert got.equals(rec.recommend_new({'Matrix, The (1999)': 5, 'Heat (1995)': 1}, exclude_seen=False))
-    with pytest.raises(DataError, match="none of 1 titles is known, such as 'Cats'"): rec.recommend_new(pd.DataFrame(dict(title=['Cats'], rating=[3])))
+    with pytest.raises(DataError, match="none of 1 titles is known, such as 'Cats'"):
+        rec.recommend_new(pd.DataFrame(dict(title=['Cats'], rating=[3])))
 
 
 def test_later_ratings_with_users_and_items_exchanged():
@@ -326,24 +481,35 @@ def test_later_ratings_with_users_and_items_exchanged():
     rows = [('x', 'a', 4.), ('y', 'b', 3.)]
     named = tiny().update(pd.DataFrame(rows, columns=['film', 'member', 'stars']), n_epoch=0)
     assert named.users == tiny().users and named.items == tiny().items and len(named.rated) == 5
-    with pytest.raises(DataError, match="the column taken for the user holds what the model knows as title, such as 'x'"):
+    with pytest.raises(
+        DataError, match="the column taken for the user holds what the model knows as title, such as 'x'"
+    ):
         tiny().update(pd.DataFrame(rows, columns=['a', 'b', 'c']))
 
 
 def test_ratings_of_numpy_and_pandas():
     want = tiny().recommend_new({'x': 4}, exclude_seen=False)
-    for r in (np.float32(4), np.int8(4), 4.): assert tiny().recommend_new({'x': r}, exclude_seen=False).equals(want)
+    for r in (np.float32(4), np.int8(4), 4.0):
+        assert tiny().recommend_new({'x': r}, exclude_seen=False).equals(want)
     assert tiny().recommend_new(pd.Series({'x': 4}), exclude_seen=False).equals(want)
 
 
 def test_what_is_averaged_over_users_is_averaged_once(monkeypatch):
     rec = Recommender.from_learner(trained(FORMULA['implicit, labels'], 2))
     first, all_users, real = rec.predict_new({3: 5}), [], LabelEmbedding.forward
-    monkeypatch.setattr(LabelEmbedding, 'forward', lambda self, idx: (all_users.append(len(idx)), real(self, idx))[1])
-    assert (rec.predict_new({3: 5}) == first).all() and rec.recommend_new({4: 1, 5: 2}).notna().all(axis=None) and all_users == []
+    monkeypatch.setattr(
+        LabelEmbedding, 'forward', lambda self, idx: (all_users.append(len(idx)), real(self, idx))[1]
+    )
+    assert (
+        (rec.predict_new({3: 5}) == first).all()
+        and rec.recommend_new({4: 1, 5: 2}).notna().all(axis=None)
+        and all_users == []
+    )
     fresh = Recommender(rec.model, rec.classes, rec.rated)
     assert (fresh.predict_new({3: 5}) == first).all() and all_users
-    assert not np.allclose(rec.predict_new({3: 5}, labels={'people': 3}), rec.predict_new({3: 5}, labels={'people': 7}))
+    assert not np.allclose(
+        rec.predict_new({3: 5}, labels={'people': 3}), rec.predict_new({3: 5}, labels={'people': 7})
+    )
 
 
 def test_doubles_only_on_the_cpu():
@@ -356,21 +522,29 @@ def test_labels_of_somebody_new():
     rec = Recommender.from_learner(trained(FORMULA['labels'], 10))
     three, seven = (rec.predict_new({}, labels={'people': [l]}) for l in (3, 7))
     assert not np.allclose(three, seven) and len(rec.recommend_new({}, 3, labels={'people': 3})) == 3
-    for labels, words in (({'age': [3]}, "called 'age'; there are 'people'"), ({'people': [4]}, 'no people is called 4; there are 3, 7')):
+    for labels, words in (
+        ({'age': [3]}, "called 'age'; there are 'people'"),
+        ({'people': [4]}, 'no people is called 4; there are 3, 7'),
+    ):
         with pytest.raises(ValueError, match=words): rec.fold_in({}, labels)
     with pytest.raises(NotInModel, match='no labels of users'): tiny().fold_in({}, {'people': [3]})
 
 
 def test_solve_against_ridge_and_gradient():
     g = torch.Generator().manual_seed(0)
-    A, b, mean = torch.randn(30, 4, generator=g).double(), torch.randn(30, generator=g).double(), torch.randn(4, generator=g).double()
+    A, b, mean = (
+        torch.randn(30, 4, generator=g).double(),
+        torch.randn(30, generator=g).double(),
+        torch.randn(4, generator=g).double(),
+    )
     P = torch.diag(torch.tensor([1., 2, 3, 4])).double(); P[0, 1] = P[1, 0] = .5
     r = 3 + torch.randn(30, generator=g).double()
     w = solve_user(A, b, r, mean, P, .7)
     assert torch.allclose(w, torch.linalg.solve(A.T@A/.7 + P, A.T@(r - b)/.7 + P@mean))
     w = solve_user(A, b, r, mean, P, .7, (0, 5.5)).requires_grad_()
     cost = ((r - 5.5*torch.sigmoid(A@w + b))**2).sum()/.7 + (w - mean)@P@(w - mean)
-    assert torch.autograd.grad(cost, w)[0].norm() < 1e-3                                                   # a stationary point
+    # a stationary point
+    assert torch.autograd.grad(cost, w)[0].norm() < 1e-3
     assert torch.allclose(solve_user(A[:0], b[:0], r[:0], mean, P, .7, (0, 5.5)), mean)
 
 
@@ -379,7 +553,10 @@ def test_solve_against_ridge_and_gradient():
 def resum(folder, **changes):
     "Make the manifest fit the files again, as a forger would"
     m = json.loads((folder/'manifest.json').read_text()) | changes
-    m['files'] = {n: dict(bytes=len(d := (folder/n).read_bytes()), sha256=hashlib.sha256(d).hexdigest()) for n in m['files']}
+    m['files'] = {
+        n: dict(bytes=len(d := (folder / n).read_bytes()), sha256=hashlib.sha256(d).hexdigest())
+        for n in m['files']
+    }
     del m['sha256']
     dump = lambda o: json.dumps(o, ensure_ascii=True, sort_keys=True, indent=1).encode() + b'\n'
     m['sha256'] = hashlib.sha256(dump(m)).hexdigest()
@@ -392,12 +569,23 @@ def test_round_trip(learn, tmp_path):
     rng = torch.get_rng_state()
     again = Recommender.load(tmp_path/'r')
     assert torch.equal(rng, torch.get_rng_state()) and sorted(p.name for p in tmp_path.iterdir()) == ['r']
-    assert again.recommend(None, 20, exclude_seen=False).equals(rec.recommend(None, 20, exclude_seen=False)) and again.recommend(None).equals(rec.recommend(None))
+    assert again.recommend(None, 20, exclude_seen=False).equals(
+        rec.recommend(None, 20, exclude_seen=False)
+    ) and again.recommend(None).equals(rec.recommend(None))
     pairs = [(u, i) for u in range(1, 21) for i in range(1, 21)]
     assert (again.predict(pairs) == rec.predict(pairs)).all() and kind_of(again.model) == kind_of(rec.model)
-    if rec._dot is not None: assert again.recommend_new({1: 5, 2: 1}, 20).equals(rec.recommend_new({1: 5, 2: 1}, 20))
-    assert sorted(p.name for p in (tmp_path/'r').iterdir()) == ['manifest.json', 'model.safetensors', 'ratings.safetensors', 'vocab.json']
-    assert not [p for p in (tmp_path/'r').iterdir() if b'\x80' == p.read_bytes()[:1] or p.read_bytes()[:2] == b'PK']   # neither a pickle nor torch's zip of them
+    if rec._dot is not None:
+        assert again.recommend_new({1: 5, 2: 1}, 20).equals(rec.recommend_new({1: 5, 2: 1}, 20))
+    assert sorted(p.name for p in (tmp_path / 'r').iterdir()) == [
+        'manifest.json',
+        'model.safetensors',
+        'ratings.safetensors',
+        'vocab.json',
+    ]
+    # neither a pickle nor torch's zip of them
+    assert not [
+        p for p in (tmp_path / 'r').iterdir() if b'\x80' == p.read_bytes()[:1] or p.read_bytes()[:2] == b'PK'
+    ]
 
 
 @pytest.mark.cuda
@@ -408,8 +596,13 @@ def test_trained_on_cuda_loads_on_cpu(tmp_path):
     top = rec.recommend(None, 5, exclude_seen=False)
     rec.save(tmp_path/'r')
     again = Recommender.load(tmp_path/'r')
-    assert again.device.type == 'cpu' and np.allclose(again.recommend(None, 5, exclude_seen=False).predicted, top.predicted, atol=1e-4)
-    assert Recommender.load(tmp_path/'r', device='cuda').device.type == 'cuda' and len(rec.recommend_new({3: 5})) == 10
+    assert again.device.type == 'cpu' and np.allclose(
+        again.recommend(None, 5, exclude_seen=False).predicted, top.predicted, atol=1e-4
+    )
+    assert (
+        Recommender.load(tmp_path / 'r', device='cuda').device.type == 'cuda'
+        and len(rec.recommend_new({3: 5})) == 10
+    )
     assert rec.update(pd.DataFrame(dict(user=[99], item=[3], rating=[5]))).device.type == 'cuda'
 
 
@@ -428,14 +621,19 @@ def test_every_byte_flipped(tmp_path):
         p.write_bytes(data + b'\n')
         with pytest.raises(BadFolder): Recommender.load(tmp_path/'r')
         p.write_bytes(data)
-    assert Recommender.load(tmp_path/'r').recommend(None, 3).equals(before) and sorted(tmp_path.iterdir()) == [tmp_path/'r']
+    assert Recommender.load(tmp_path / 'r').recommend(None, 3).equals(before) and sorted(
+        tmp_path.iterdir()
+    ) == [tmp_path / 'r']
 
 
 @pytest.mark.parametrize('kind', ['bias', 'implicit'])
 def test_forged_bytes_never_crash(kind, tmp_path):
-    "Every third byte changed, and the sums made to fit: refused, or a model that answers with finite ratings of known titles"
+    """Every third byte changed, and the sums made to fit: refused, or a model that answers with finite
+    ratings of known titles"""
     labels = [LabelSet('l', 'item', ['#na#', 'p'], torch.tensor([[0], [1], [0], [1]]))]
-    tiny(None if kind == 'bias' else SVDpp(4, 4, 1, R, torch.tensor([[1, 1], [2, 3]]), labels)).save(tmp_path/'r')
+    tiny(None if kind == 'bias' else SVDpp(4, 4, 1, R, torch.tensor([[1, 1], [2, 3]]), labels)).save(
+        tmp_path / 'r'
+    )
     loaded = refused = 0
     for p in sorted((tmp_path/'r').iterdir()):
         if p.name == 'manifest.json': continue
@@ -456,11 +654,15 @@ def test_swapped_missing_and_alien_files(tmp_path):
     a, b = tmp_path/'a', tmp_path/'b'
     tiny().save(a)
     torch.manual_seed(5)
-    other = Recommender(DotProductBias(4, 4, 2, R), tiny().classes, tiny().rated); other.model.user_factors.weight.data += 1; other.save(b)
+    other = Recommender(DotProductBias(4, 4, 2, R), tiny().classes, tiny().rated)
+    other.model.user_factors.weight.data += 1
+    other.save(b)
+
     def refused(words, folder=a):
         with pytest.raises(BadFolder, match=words): Recommender.load(folder)
     keep = (a/'model.safetensors').read_bytes()
-    (a/'model.safetensors').write_bytes((b/'model.safetensors').read_bytes()); refused('damaged or was exchanged')
+    (a / 'model.safetensors').write_bytes((b / 'model.safetensors').read_bytes())
+    refused('damaged or was exchanged')
     (a/'model.safetensors').unlink(); refused('the folder should hold')
     (a/'model.safetensors').symlink_to(b/'model.safetensors'); refused('it is a link')
     (a/'model.safetensors').unlink(); (a/'model.safetensors').mkdir(); refused('model.safetensors')
@@ -471,16 +673,35 @@ def test_swapped_missing_and_alien_files(tmp_path):
     assert (a/'notes.txt').read_text() == 'mine'; (a/'notes.txt').unlink()
     refused('not a saved recommender', tmp_path); refused('No such', tmp_path/'none')
     with pytest.raises(BadFolder, match='more than 100 are not read'): Recommender.load(a, max_bytes=100)
-    (tmp_path/'alien').mkdir(); (tmp_path/'alien'/'manifest.json').write_text('{"format": "other"}\n'); refused('not', tmp_path/'alien')
+    (tmp_path / 'alien').mkdir()
+    (tmp_path / 'alien' / 'manifest.json').write_text('{"format": "other"}\n')
+    refused('not', tmp_path / 'alien')
 
 
-@pytest.mark.parametrize('changes, words', [
-    (dict(version=1), 'version 1; this package reads version 2: train and save'), (dict(version=True), 'version True'), (dict(kind='nobody'), "kind 'nobody'"), (dict(kind='DotProductBiasScratch'), 'should hold'), (dict(extra=1), 'entries'),
-    (dict(args=dict(n_users=10**12, n_items=4, n_factors=2, y_range=[.5, 5.5])), 'vocabularies have'), (dict(args=dict(n_users=4, n_items=4, n_factors=10**9, y_range=[.5, 5.5])), 'should be'),
-    (dict(args=dict(n_users=10**40, n_items=4, n_factors=2, y_range=None)), 'kind'), (dict(args=dict(n_users=4, n_items=4, n_factors=2, y_range=['a', 'b'])), 'range'),
-    (dict(args=dict(n_users=4, n_items=4, n_factors=2, y_range=[5.5, .5])), 'range'), (dict(args=dict(n_users=-4, n_items=4, n_factors=2, y_range=None)), 'kind'), (dict(args=dict(nothing=1)), 'kind'),
-    (dict(args=dict(n_users=4, n_items=4, n_factors=1, y_range=[.5, 5.5])), 'should be'), (dict(rating_range=[1, 4]), 'another range'), (dict(rating_range=[]), 'another range'), (dict(sizes=[4, 5]), 'names of items'),
-    (dict(columns=dict(user='u', item='u', rating='r')), 'columns'), (dict(files={'../x': dict(bytes=1, sha256='')}), 'lists'), (dict(files={'vocab.json': dict(bytes=1, sha256='')}), 'lists')])
+@pytest.mark.parametrize(
+    'changes, words',
+    [
+        (dict(version=1), 'version 1; this package reads version 2: train and save'),
+        (dict(version=True), 'version True'),
+        (dict(kind='nobody'), "kind 'nobody'"),
+        (dict(kind='DotProductBiasScratch'), 'should hold'),
+        (dict(extra=1), 'entries'),
+        (dict(args=dict(n_users=10**12, n_items=4, n_factors=2, y_range=[0.5, 5.5])), 'vocabularies have'),
+        (dict(args=dict(n_users=4, n_items=4, n_factors=10**9, y_range=[0.5, 5.5])), 'should be'),
+        (dict(args=dict(n_users=10**40, n_items=4, n_factors=2, y_range=None)), 'kind'),
+        (dict(args=dict(n_users=4, n_items=4, n_factors=2, y_range=['a', 'b'])), 'range'),
+        (dict(args=dict(n_users=4, n_items=4, n_factors=2, y_range=[5.5, 0.5])), 'range'),
+        (dict(args=dict(n_users=-4, n_items=4, n_factors=2, y_range=None)), 'kind'),
+        (dict(args=dict(nothing=1)), 'kind'),
+        (dict(args=dict(n_users=4, n_items=4, n_factors=1, y_range=[0.5, 5.5])), 'should be'),
+        (dict(rating_range=[1, 4]), 'another range'),
+        (dict(rating_range=[]), 'another range'),
+        (dict(sizes=[4, 5]), 'names of items'),
+        (dict(columns=dict(user='u', item='u', rating='r')), 'columns'),
+        (dict(files={'../x': dict(bytes=1, sha256='')}), 'lists'),
+        (dict(files={'vocab.json': dict(bytes=1, sha256='')}), 'lists'),
+    ],
+)
 def test_forged_manifests(changes, words, tmp_path):
     tiny().save(tmp_path/'r')
     m = json.loads((tmp_path/'r'/'manifest.json').read_text()) | changes
@@ -490,7 +711,21 @@ def test_forged_manifests(changes, words, tmp_path):
     with pytest.raises(BadFolder, match=words): Recommender.load(tmp_path/'r')
 
 
-@pytest.mark.parametrize('text', ['[' * 100000, 'nan', '{"a": NaN}', '9' * 10000, '{"format": 1, "format": 2}', '', '\ufeff{}', 'é', 'null', '{"format": "collab_course.Recommender", "version": 2}'])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '[' * 100000,
+        'nan',
+        '{"a": NaN}',
+        '9' * 10000,
+        '{"format": 1, "format": 2}',
+        '',
+        '\ufeff{}',
+        'é',
+        'null',
+        '{"format": "collab_course.Recommender", "version": 2}',
+    ],
+)
 def test_manifests_that_are_none(text, tmp_path):
     tiny().save(tmp_path/'r')
     (tmp_path/'r'/'manifest.json').write_text(text, encoding='utf-8')
@@ -506,15 +741,19 @@ def test_training_pairs_are_held_once(tmp_path):
         assert not [k for k in load_file(tmp_path/seen/'model.safetensors') if 'history' in k]
         again = Recommender.load(tmp_path/seen)
         own = again.model.models[1].history
-        assert torch.equal(own.pairs, rec.model.models[1].history.pairs) and again.recommend(None, 5).equals(rec.recommend(None, 5))
+        assert torch.equal(own.pairs, rec.model.models[1].history.pairs) and again.recommend(None, 5).equals(
+            rec.recommend(None, 5)
+        )
         assert (own.items.data_ptr() == again.rated.items.data_ptr()) == shared
         assert torch.equal(own.pairs, again.rated.pairs[again.rated.trained])
-    other = tiny(SVDpp(4, 4, 2, R, torch.tensor([[1, 1], [2, 3]])))                                        # trained on other pairs than those rated
+    # trained on other pairs than those rated
+    other = tiny(SVDpp(4, 4, 2, R, torch.tensor([[1, 1], [2, 3]])))
     other.save(tmp_path/'other')
     assert {'history.start', 'history.items'} <= set(load_file(tmp_path/'other'/'model.safetensors'))
     assert Recommender.load(tmp_path/'other').model.pairs.tolist() == [[1, 1], [2, 3]]
     files = json.loads((tmp_path/'train'/'manifest.json').read_text())['files']
-    (tmp_path/'train'/'ratings.safetensors').unlink()                                                      # without the ratings there is no model
+    # without the ratings there is no model
+    (tmp_path/'train'/'ratings.safetensors').unlink()
     resum(tmp_path/'train', files={k: v for k, v in files.items() if k != 'ratings.safetensors'})
     with pytest.raises(BadFolder, match='should hold'): Recommender.load(tmp_path/'train')
 
@@ -530,17 +769,46 @@ def test_forged_tensors(tmp_path):
         save_file(t, folder/name); resum(folder)
         with pytest.raises(BadFolder, match=words): Recommender.load(folder)
     key = 'user_factors.weight'
-    forged('should hold', **{key: None}); forged('should hold', more=torch.zeros(1)); forged('should be', **{key: torch.zeros(4, 1).double()}); forged('should be', **{key: torch.zeros(5, 1)})
-    forged('NaN', **{key: torch.full((4, 1), torch.nan)}); forged('out of bounds', **{'history.items': torch.tensor([1, 10**9], dtype=torch.int32)}); forged('out of bounds', **{'history.items': torch.tensor([1, 4], dtype=torch.int32)})
-    forged('out of bounds', **{'label_factors.0.table': torch.tensor([[0], [2], [0], [0]])}); forged('out of bounds', **{'history.items': torch.tensor([1, -1], dtype=torch.int32)})
-    for k, v in dict(start=torch.tensor([0, 0, 9, 3, 5]), items=torch.tensor([1, 2, 2, 3, 9], dtype=torch.int32), ratings=torch.tensor([1., 5, 3, torch.inf, 2]), trained=torch.ones(4, dtype=torch.bool)).items():
+    forged('should hold', **{key: None})
+    forged('should hold', more=torch.zeros(1))
+    forged('should be', **{key: torch.zeros(4, 1).double()})
+    forged('should be', **{key: torch.zeros(5, 1)})
+    forged('NaN', **{key: torch.full((4, 1), torch.nan)})
+    forged('out of bounds', **{'history.items': torch.tensor([1, 10**9], dtype=torch.int32)})
+    forged('out of bounds', **{'history.items': torch.tensor([1, 4], dtype=torch.int32)})
+    forged('out of bounds', **{'label_factors.0.table': torch.tensor([[0], [2], [0], [0]])})
+    forged('out of bounds', **{'history.items': torch.tensor([1, -1], dtype=torch.int32)})
+    for k, v in dict(
+        start=torch.tensor([0, 0, 9, 3, 5]),
+        items=torch.tensor([1, 2, 2, 3, 9], dtype=torch.int32),
+        ratings=torch.tensor([1.0, 5, 3, torch.inf, 2]),
+        trained=torch.ones(4, dtype=torch.bool),
+    ).items():
         forged('ratings.safetensors', 'ratings.safetensors', **{k: v})
     forged('not in order', 'ratings.safetensors', items=torch.tensor([2, 1, 2, 3, 1], dtype=torch.int32))
-    forged('beyond 1e12', **{key: torch.full((4, 1), 1e30)}); forged('beyond 1e12', 'ratings.safetensors', ratings=torch.tensor([1., 5, 3, 1e30, 2]))
-    for dtype in (torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.bfloat16, torch.complex64, torch.bool): forged('should be', **{key: torch.zeros(4, 1).to(dtype)})
-    huge = b'{"user_factors.weight":{"dtype":"F32","shape":[1000000000,1000],"data_offsets":[0,4000000000000]}}'
+    forged('beyond 1e12', **{key: torch.full((4, 1), 1e30)})
+    forged('beyond 1e12', 'ratings.safetensors', ratings=torch.tensor([1.0, 5, 3, 1e30, 2]))
+    for dtype in (
+        torch.float8_e4m3fn,
+        torch.float8_e5m2,
+        torch.float16,
+        torch.bfloat16,
+        torch.complex64,
+        torch.bool,
+    ):
+        forged('should be', **{key: torch.zeros(4, 1).to(dtype)})
+    huge = (
+        b'{"user_factors.weight":{"dtype":"F32","shape":[1000000000,1000],"data_offsets":[0,4000000000000]}}'
+    )
     tiny(copying.deepcopy(model)).save(folder)
-    for data in (len(huge).to_bytes(8, 'little') + huge, (2**63).to_bytes(8, 'little') + b'{}', b'\xff'*8, b'', b'PK\x03\x04' + bytes(100), pickle.dumps({'a': 1})):
+    for data in (
+        len(huge).to_bytes(8, 'little') + huge,
+        (2**63).to_bytes(8, 'little') + b'{}',
+        b'\xff' * 8,
+        b'',
+        b'PK\x03\x04' + bytes(100),
+        pickle.dumps({'a': 1}),
+    ):
         (folder/'model.safetensors').write_bytes(data); resum(folder)
         with pytest.raises(BadFolder, match='not a safetensors file'): Recommender.load(folder)
 
@@ -558,9 +826,15 @@ def test_a_net_that_gives_no_numbers(tmp_path):
     "Numbers that are each in order, and whose product is not: found out where they are used"
     from safetensors.torch import load_file, save_file
     tiny(EmbeddingNN([(4, 2), (4, 2)], [4, 3, 3], use_bn=False)).save(tmp_path/'r')
-    t = {k: torch.full_like(v, 1e12) if 'embeds' not in k or v.shape[0] != 4 else torch.cat([v[:1]*0, torch.full_like(v[1:], 1e12)]) for k, v in load_file(tmp_path/'r'/'model.safetensors').items()}
+    t = {
+        k: torch.full_like(v, 1e12)
+        if 'embeds' not in k or v.shape[0] != 4
+        else torch.cat([v[:1] * 0, torch.full_like(v[1:], 1e12)])
+        for k, v in load_file(tmp_path / 'r' / 'model.safetensors').items()
+    }
     save_file(t, tmp_path/'r'/'model.safetensors'); resum(tmp_path/'r')
-    with pytest.raises(DataError, match='no finite ratings|NaN or infinite'): Recommender.load(tmp_path/'r').recommend('b', 3)
+    with pytest.raises(DataError, match='no finite ratings|NaN or infinite'):
+        Recommender.load(tmp_path / 'r').recommend('b', 3)
 
 
 def test_a_device_that_is_not_there_is_no_fault_of_the_folder(tmp_path):
@@ -571,14 +845,18 @@ def test_a_device_that_is_not_there_is_no_fault_of_the_folder(tmp_path):
 
 
 def test_a_link_without_the_systems_help(tmp_path, monkeypatch):
-    tiny().save(tmp_path/'r'); (tmp_path/'r'/'vocab.json').rename(tmp_path/'v'); (tmp_path/'r'/'vocab.json').symlink_to(tmp_path/'v')
+    tiny().save(tmp_path / 'r')
+    (tmp_path / 'r' / 'vocab.json').rename(tmp_path / 'v')
+    (tmp_path / 'r' / 'vocab.json').symlink_to(tmp_path / 'v')
     monkeypatch.delattr(os, 'O_NOFOLLOW')
     with pytest.raises(BadFolder, match='it is a link'): Recommender.load(tmp_path/'r')
 
 
 def test_every_kind_loads_in_a_fresh_process(tmp_path):
     for name, make in MODELS.items(): Recommender.from_learner(trained(make, 1)).save(tmp_path/name)
-    code = f"from pathlib import Path; from collab_course.saving import Recommender\nfor p in sorted(Path({str(tmp_path)!r}).iterdir()): print(len(Recommender.load(p).recommend(1, 3, exclude_seen=False)))"
+    code = (f"from pathlib import Path; from collab_course.saving import Recommender\nfor p in "
+            f"sorted(Path({str(tmp_path)!r}).iterdir()): print(len(Recommender.load(p).recommend(1, 3, "
+            f"exclude_seen=False)))")
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert run.returncode == 0 and run.stdout.split() == ['3']*len(MODELS), run.stderr
 
@@ -586,7 +864,10 @@ def test_every_kind_loads_in_a_fresh_process(tmp_path):
 def test_interpretation_of_a_loaded_one(tmp_path):
     rec = Recommender.from_learner(trained(MODELS['labels'], 2))
     rec.save(tmp_path/'r')
-    assert Recommender.load(tmp_path/'r').interpretation.top_bias(5).equals(rec.interpretation.top_bias(5)) and len(rec.interpretation.info('parity')) == 2
+    assert (
+        Recommender.load(tmp_path / 'r').interpretation.top_bias(5).equals(rec.interpretation.top_bias(5))
+        and len(rec.interpretation.info('parity')) == 2
+    )
 
 
 def test_a_pickle_in_the_folder_is_not_run(tmp_path):
@@ -601,7 +882,9 @@ def test_a_pickle_in_the_folder_is_not_run(tmp_path):
         with pytest.raises(BadFolder): Recommender.load(tmp_path/'r')
     assert not (tmp_path/'proof').exists()
     source = Path(saving.__file__).read_text()
-    assert not [w for w in ('import pickle', 'pickle.', 'torch.load', ' eval(', 'exec(', '__import__') if w in source]
+    assert not [
+        w for w in ('import pickle', 'pickle.', 'torch.load', ' eval(', 'exec(', '__import__') if w in source
+    ]
 
 
 def test_saving_leaves_nothing_half_written(tmp_path, monkeypatch):
@@ -616,13 +899,20 @@ def test_saving_leaves_nothing_half_written(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'rename', fail)
     with pytest.raises(OSError, match='disk is gone'): other.save(folder)
     monkeypatch.undo()
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before and [p.name for p in folder.parent.iterdir()] == ['r']
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert [p.name for p in folder.parent.iterdir()] == ['r']
     monkeypatch.setattr(os, 'fsync', lambda fd: (_ for _ in ()).throw(OSError('full')))
     with pytest.raises(OSError, match='full'): other.save(folder)
     monkeypatch.undo()
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before and [p.name for p in folder.parent.iterdir()] == ['r']
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before and [
+        p.name for p in folder.parent.iterdir()
+    ] == ['r']
     other.save(folder); assert type(Recommender.load(folder).model) is DotProduct
-    (tmp_path/'empty').mkdir(); rec.save(tmp_path/'empty'); (tmp_path/'file').write_text('mine'); (tmp_path/'mine').mkdir(); (tmp_path/'mine'/'manifest.json').write_text('{}')
+    (tmp_path / 'empty').mkdir()
+    rec.save(tmp_path / 'empty')
+    (tmp_path / 'file').write_text('mine')
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'manifest.json').write_text('{}')
     for taken in ('file', 'mine'):
         with pytest.raises(FileExistsError): rec.save(tmp_path/taken)
     with pytest.raises(NotADirectoryError): rec.save(tmp_path/'file'/'r')
@@ -642,13 +932,19 @@ def test_the_only_good_copy_is_never_deleted(first, tmp_path, monkeypatch):
         if len(calls) >= first: raise OSError('disk is gone')
         return real(a, b)
     monkeypatch.setattr(os, 'rename', fail)
-    if first == 3: tiny(DotProduct(4, 4, 2)).save(folder)                                                 # two are all it takes
+    # two are all it takes
+    if first == 3: tiny(DotProduct(4, 4, 2)).save(folder)
     else:
-        with pytest.raises(OSError, match='disk is gone' if first == 1 else 'neither be replaced nor brought back'): tiny(DotProduct(4, 4, 2)).save(folder)
+        with pytest.raises(
+            OSError, match='disk is gone' if first == 1 else 'neither be replaced nor brought back'
+        ):
+            tiny(DotProduct(4, 4, 2)).save(folder)
     monkeypatch.undo()
     found = [p.parent for p in tmp_path.rglob('manifest.json')]
     assert len(found) == 1 and len(calls) == {1: 1, 2: 3, 3: 2}[first]
-    assert ({p.name: p.read_bytes() for p in found[0].iterdir()} == before) == (first < 3) and (found[0] == folder) == (first != 2)
+    assert ({p.name: p.read_bytes() for p in found[0].iterdir()} == before) == (first < 3) and (
+        found[0] == folder
+    ) == (first != 2)
     if first == 2: os.rename(found[0], folder)
     assert type(Recommender.load(folder).model) is (DotProduct if first == 3 else DotProductBias)
 
@@ -662,7 +958,9 @@ def test_an_interruption_between_the_renamings(tmp_path, monkeypatch):
         if len(calls) == 1: raise KeyboardInterrupt
     monkeypatch.setattr(os, 'rename', interrupted)
     with pytest.raises(KeyboardInterrupt): tiny(DotProduct(4, 4, 2)).save(folder)
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before and sorted(tmp_path.iterdir()) == [folder]
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before and sorted(tmp_path.iterdir()) == [
+        folder
+    ]
 
 
 def test_the_root_is_no_place_for_a_recommender():
@@ -676,7 +974,9 @@ def test_ids_of_all_kinds(tmp_path):
     for ids in ((pd.Timestamp('2020'), 1, 2), ((1, 2), 1, 2), (float('inf'), 1, 2)):
         with pytest.raises(DataError, match='cannot be written as JSON'): tiny(ids=ids).save(tmp_path/'no')
     class Own(DotProductBias): pass
-    with pytest.raises(NotInModel, match='not known to be loaded again'): tiny(Own(4, 4, 2)).save(tmp_path/'no')
+
+    with pytest.raises(NotInModel, match='not known to be loaded again'):
+        tiny(Own(4, 4, 2)).save(tmp_path / 'no')
     assert sorted(p.name for p in tmp_path.iterdir()) == ['r']
 
 
@@ -693,28 +993,55 @@ def test_growing(learn):
 
 def test_update(learn):
     rec = Recommender.from_learner(learn)
-    new = pd.DataFrame([(99, i, 5 if i % 2 else 1) for i in range(1, 11)] + [(u, 77, 5 if u % 2 else 1) for u in range(1, 21)] + [(1, 1, 1)], columns=['user', 'item', 'rating'])
+    new = pd.DataFrame(
+        [(99, i, 5 if i % 2 else 1) for i in range(1, 11)]
+        + [(u, 77, 5 if u % 2 else 1) for u in range(1, 21)]
+        + [(1, 1, 1)],
+        columns=['user', 'item', 'rating'],
+    )
     torch.manual_seed(3); rng = torch.get_rng_state()
     more = rec.update(new, n_epoch=1)
     assert torch.equal(rng, torch.get_rng_state())
-    assert sizes(more.model) == (22, 22) and more.users[:-1] == rec.users and more.items[-1] == 77 and sizes(rec.model) == (21, 21) and len(rec.rated) == 400
-    assert len(more.rated) == 430 and len(more.recommend(99, 30)) == 11 and not more.model.training and not any(p.requires_grad for p in more.model.parameters())
+    assert (
+        sizes(more.model) == (22, 22)
+        and more.users[:-1] == rec.users
+        and more.items[-1] == 77
+        and sizes(rec.model) == (21, 21)
+        and len(rec.rated) == 400
+    )
+    assert (
+        len(more.rated) == 430
+        and len(more.recommend(99, 30)) == 11
+        and not more.model.training
+        and not any(p.requires_grad for p in more.model.parameters())
+    )
     who, rows = more.rated.of(torch.tensor([1]))
-    assert more.rated.ratings[rows][0] == 1                                                                # the new rating of an old pair
+    # the new rating of an old pair
+    assert more.rated.ratings[rows][0] == 1
     again = rec.update(new, n_epoch=1)
-    assert all(torch.equal(a, b) for a, b in zip(again.model.state_dict().values(), more.model.state_dict().values()))   # the same seed, the same numbers
+    # the same seed, the same numbers
+    assert all(
+        torch.equal(a, b) for a, b in zip(again.model.state_dict().values(), more.model.state_dict().values())
+    )
 
 
 def test_only_new_rows_move_first(learn):
-    "Old predictions stay as they are to the last digits, whatever the model is made of, and the new rows learn"
+    """Old predictions stay as they are to the last digits, whatever the model is made of, and the new rows
+    learn"""
     rec = Recommender.from_learner(learn)
     new = pd.DataFrame([(99, i, 5 if i % 2 else 1) for i in range(1, 13)], columns=['user', 'item', 'rating'])
     more = rec.update(new, n_epoch=0)
     u, i = torch.arange(1, 21)[:, None], torch.arange(1, 21)
-    if any(k.endswith('history.items') for k in rec.model.state_dict()): i = torch.arange(13, 21)                 # who rated a film is part of it there, so films 1 to 12 change, and should
+    # who rated a film is part of it there, so films 1 to 12 change, and should
+    if any(k.endswith('history.items') for k in rec.model.state_dict()): i = torch.arange(13, 21)
     assert torch.allclose(score(more.model, u, i), score(rec.model, u, i), atol=1e-5)
-    assert not torch.allclose(score(more.model, 21, i), score(grow(rec.model, 22, 21, more.rated.pairs[more.rated.trained]), 21, i), atol=1e-3)
-    one = rec.update(new[:1], n_epoch=0)                                                                  # one row in all
+    assert not torch.allclose(
+        score(more.model, 21, i),
+        score(grow(rec.model, 22, 21, more.rated.pairs[more.rated.trained]), 21, i),
+        atol=1e-3,
+    )
+    # one row in all
+    one = rec.update(new[:1], n_epoch=0)
     assert torch.allclose(score(one.model, u, i), score(rec.model, u, i), atol=1e-5)
 
 
@@ -724,7 +1051,10 @@ def test_a_batch_of_one_row(learn):
     new = pd.DataFrame(dict(user=[99], item=[3], rating=[5]))
     for kwargs in (dict(sample=0), dict(recipe=replace(recipes['fast'], bs=int(rec.rated.trained.sum())))):
         more = rec.update(new, n_epoch=1, **kwargs)
-        assert np.isfinite(more.recommend(None, 20, exclude_seen=False).predicted).all() and len(more.recommend(99, 30)) == 19
+        assert (
+            np.isfinite(more.recommend(None, 20, exclude_seen=False).predicted).all()
+            and len(more.recommend(99, 30)) == 19
+        )
 
 
 def test_new_rows_of_the_sixth_model():
@@ -735,31 +1065,53 @@ def test_new_rows_of_the_sixth_model():
         w = more.model.state_dict()[k]
         if k == 'history.items': assert len(w) == len(v) + 12
         elif k == 'history.start': assert torch.equal(w[:22], v) and w[22] == v[-1] + 12
-        elif k == 'implicit.weight': assert torch.equal(w[:21], v[:21]) and torch.equal(w[22:], v[21:]) and not torch.equal(w[21], v[1:21].mean(0))
+        elif k == 'implicit.weight':
+            assert (
+                torch.equal(w[:21], v[:21])
+                and torch.equal(w[22:], v[21:])
+                and not torch.equal(w[21], v[1:21].mean(0))
+            )
         elif len(w) == 22: assert torch.equal(w[:21], v)
         else: assert torch.equal(w, v)
     left = pd.Series(more.predict([(99, i) for i in range(13, 21)]), range(13, 21))
-    assert left[left.index % 2 == 1].mean() > left[left.index % 2 == 0].mean() + 1                         # it has learned on which side 99 is
+    # it has learned on which side 99 is
+    assert left[left.index % 2 == 1].mean() > left[left.index % 2 == 0].mean() + 1
 
 
 def test_unusable_updates():
     rec = tiny()
-    with pytest.raises(DataError, match="holds strs such as 'c'"): rec.update(pd.DataFrame(dict(user=[5], title=['x'], rating=[3])))
-    with pytest.raises(DataError, match='not a finite number'): rec.update(pd.DataFrame(dict(user=['a'], title=['x'], rating=['five'])))
-    with pytest.raises(ValueError, match="no recipe is called 'slow'"): rec.update(pd.DataFrame(dict(user=['a'], title=['x'], rating=[3])), recipe='slow')
-    with pytest.raises(ValueError, match='from 0 to 1'): rec.update(pd.DataFrame(dict(user=['a'], title=['x'], rating=[3])), sample=2)
+    with pytest.raises(DataError, match="holds strs such as 'c'"):
+        rec.update(pd.DataFrame(dict(user=[5], title=['x'], rating=[3])))
+    with pytest.raises(DataError, match='not a finite number'):
+        rec.update(pd.DataFrame(dict(user=['a'], title=['x'], rating=['five'])))
+    with pytest.raises(ValueError, match="no recipe is called 'slow'"):
+        rec.update(pd.DataFrame(dict(user=['a'], title=['x'], rating=[3])), recipe='slow')
+    with pytest.raises(ValueError, match='from 0 to 1'):
+        rec.update(pd.DataFrame(dict(user=['a'], title=['x'], rating=[3])), sample=2)
     table = lambda r: pd.DataFrame(dict(user=['a'], title=['y'], rating=[r]))
     for r in (500, -1, .4):
         for kwargs in ({}, dict(wider=True)):
-            with pytest.raises(DataError, match=f"1 new ratings such as {r:g} are not from 0.5 to 5.5, all that the model can predict"): rec.update(table(r), **kwargs)
-    assert len(rec.update(table(5.5), n_epoch=1).rated) == 5                                               # beyond those known, and the model can predict it
+            with pytest.raises(
+                DataError,
+                match=f"1 new ratings such as {r:g} are not from 0.5 to 5.5, all that the model can predict",
+            ):
+                rec.update(table(r), **kwargs)
+    # beyond those known, and the model can predict it
+    assert len(rec.update(table(5.5), n_epoch=1).rated) == 5
     for model in (DotProductBias(4, 4, 2, None), CollabNN((4, 2), (4, 2), None, 3)):
-        with pytest.raises(DataError, match="such as 500 are not from 1 to 5, as those known are: if that is meant, say wider=True"): tiny(model).update(table(500))
+        with pytest.raises(
+            DataError,
+            match="such as 500 are not from 1 to 5, as those known are: if that is meant, say wider=True",
+        ):
+            tiny(model).update(table(500))
         assert tiny(model).update(table(9), n_epoch=1, wider=True).rating_range == (1, 9)
     class Classes(DotProductBias):
         def to_rating(self, x): return x
-    with pytest.raises(NotInModel, match='not trained on ratings directly'): tiny(Classes(4, 4, 2)).update(pd.DataFrame(dict(user=['a'], title=['x'], rating=[3])))
-    only = rec.update(pd.DataFrame(dict(who=['d', 'a'], what=['w', 'x'], stars=[5, 2])), n_epoch=1, sample=0)   # the first three columns
+
+    with pytest.raises(NotInModel, match='not trained on ratings directly'):
+        tiny(Classes(4, 4, 2)).update(pd.DataFrame(dict(user=['a'], title=['x'], rating=[3])))
+    # the first three columns
+    only = rec.update(pd.DataFrame(dict(who=['d', 'a'], what=['w', 'x'], stars=[5, 2])), n_epoch=1, sample=0)
     assert only.users[-1] == 'd' and only.items[-1] == 'w' and len(only.rated) == 6
 
 
@@ -772,7 +1124,10 @@ def test_fold_in_on_real_ratings(ml, dls):
     rng, corr = np.random.default_rng(0), []
     for u in rng.choice(dls.n_users - 1, 200, replace=False) + 1:
         rows = dls.train_ds.x[:, 0] == u
-        mine = {rec.items[i]: r for i, r in zip(dls.train_ds.x[rows, 1].tolist(), dls.train_ds.y[rows, 0].tolist())}
+        mine = {
+            rec.items[i]: r
+            for i, r in zip(dls.train_ds.x[rows, 1].tolist(), dls.train_ds.y[rows, 0].tolist())
+        }
         old = score(learn.model, int(u), torch.arange(1, dls.n_items)).numpy()
         corr.append(np.corrcoef(rec.predict_new(mine), old)[0, 1])
     assert np.median(corr) > .95
@@ -785,8 +1140,16 @@ def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp('cli')
     r = synthetic_ratings(40, 30, 600).ratings
     r.to_csv(folder/'numbers.csv', index=False)
-    r.assign(user='u' + r.user.astype(str), item='Film, ' + r['item'].astype(str) + ' (=x)').to_csv(folder/'text.csv', index=False)
-    for name in ('numbers', 'text'): assert main(['train', str(folder/f'{name}.csv'), '--out', str(folder/name), '--epochs', '2', '--json']) == 0
+    r.assign(user='u' + r.user.astype(str), item='Film, ' + r['item'].astype(str) + ' (=x)').to_csv(
+        folder / 'text.csv', index=False
+    )
+    for name in ('numbers', 'text'):
+        assert (
+            main(
+                ['train', str(folder / f'{name}.csv'), '--out', str(folder / name), '--epochs', '2', '--json']
+            )
+            == 0
+        )
     return folder
 
 
@@ -803,17 +1166,62 @@ def test_recommend_command(saved, capsys):
     rec = Recommender.load(saved/'numbers')
     got = json.loads(out_of(capsys, 'recommend', saved/'numbers', '--user', 7, '-n', 3, '--json'))
     want = rec.recommend(7, 3)
-    assert got['user'] == 7 and [r['item'] for r in got['items']] == want['item'].tolist() and np.allclose([r['predicted'] for r in got['items']], want.predicted, atol=1e-3)
+    assert (
+        got['user'] == 7
+        and [r['item'] for r in got['items']] == want['item'].tolist()
+        and np.allclose([r['predicted'] for r in got['items']], want.predicted, atol=1e-3)
+    )
     assert out_of(capsys, 'recommend', saved/'numbers', '--user', 7, '-n', 3).count('\n') == 3
     got = json.loads(out_of(capsys, 'recommend', saved/'text', '--user', 'u7', '--json'))
-    assert got['user'] == 'u7' and len(got['items']) == 5 and sorted(r['item'] for r in got['items']) == sorted(Recommender.load(saved/'text').recommend('u7', 99)['item'])
-    new = json.loads(out_of(capsys, 'recommend', saved/'text', '--rated', 'Film, 3 (=x)=5', '--rated', 'Film, 4 (=x)=1', '-n', 2, '--json'))
-    assert new['rated'] == [dict(item='Film, 3 (=x)', rating=5.), dict(item='Film, 4 (=x)', rating=1.)] and len(new['items']) == 2
-    assert 'what most people rated' in out_of(capsys, 'recommend', saved/'text') and len(json.loads(out_of(capsys, 'recommend', saved/'numbers', '--rated', '3=4', '--json', '--include-seen', '-n', 99))['items']) == 30
+    assert (
+        got['user'] == 'u7'
+        and len(got['items']) == 5
+        and sorted(r['item'] for r in got['items'])
+        == sorted(Recommender.load(saved / 'text').recommend('u7', 99)['item'])
+    )
+    new = json.loads(
+        out_of(
+            capsys,
+            'recommend',
+            saved / 'text',
+            '--rated',
+            'Film, 3 (=x)=5',
+            '--rated',
+            'Film, 4 (=x)=1',
+            '-n',
+            2,
+            '--json',
+        )
+    )
+    assert (
+        new['rated'] == [dict(item='Film, 3 (=x)', rating=5.0), dict(item='Film, 4 (=x)', rating=1.0)]
+        and len(new['items']) == 2
+    )
+    assert (
+        'what most people rated' in out_of(capsys, 'recommend', saved / 'text')
+        and len(
+            json.loads(
+                out_of(
+                    capsys,
+                    'recommend',
+                    saved / 'numbers',
+                    '--rated',
+                    '3=4',
+                    '--json',
+                    '--include-seen',
+                    '-n',
+                    99,
+                )
+            )['items']
+        )
+        == 30
+    )
 
 
 def test_the_same_item_twice(saved, capsys):
-    got = json.loads(out_of(capsys, 'recommend', saved/'numbers', '--rated', '3=1', '--rated', '3=5', '--json'))
+    got = json.loads(
+        out_of(capsys, 'recommend', saved / 'numbers', '--rated', '3=1', '--rated', '3=5', '--json')
+    )
     assert got['rated'] == [dict(item=3, rating=1.), dict(item=3, rating=5.)]
     assert json.loads(out_of(capsys, 'recommend', saved/'numbers', '--json'))['rated'] == []
 
@@ -822,53 +1230,143 @@ def test_names_that_no_terminal_should_get(tmp_path, capsys):
     odd = ['a\x1b[2J', 'é\n', 'x\ud800']
     rec = Recommender(tiny().model, {'user': ['#na#', 'a', 'b', 'c'], 'title': ['#na#', *odd]}, tiny().rated)
     rec.save(tmp_path/'r')
-    text, raw = (out_of(capsys, 'recommend', tmp_path/'r', '--user', 'a', '--include-seen', *more) for more in ((), ('--json',)))
-    assert all(c.isprintable() or c == '\n' for c in text) and text.count('\n') == 3 and text.count('\ufffd') == 3 and 'é' in text
+    text, raw = (
+        out_of(capsys, 'recommend', tmp_path / 'r', '--user', 'a', '--include-seen', *more)
+        for more in ((), ('--json',))
+    )
+    assert (
+        all(c.isprintable() or c == '\n' for c in text)
+        and text.count('\n') == 3
+        and text.count('\ufffd') == 3
+        and 'é' in text
+    )
     assert raw.isascii() and {r['item'] for r in json.loads(raw)['items']} == set(odd)
     near = out_of(capsys, 'similar', tmp_path/'r', odd[0])
-    assert near.count('\ufffd') == 2 and near.count('\n') == 2 and out_of(capsys, 'similar', tmp_path/'r', odd[0], '--json').isascii()
+    assert (
+        near.count('\ufffd') == 2
+        and near.count('\n') == 2
+        and out_of(capsys, 'similar', tmp_path / 'r', odd[0], '--json').isascii()
+    )
 
 
 def test_who_has_rated_everything(tmp_path, capsys):
-    Recommender(tiny().model, tiny().classes, History(torch.tensor([[1, 1], [1, 2], [1, 3]]), 4, 4, torch.tensor([1., 5, 3]))).save(tmp_path/'r')
+    Recommender(
+        tiny().model,
+        tiny().classes,
+        History(torch.tensor([[1, 1], [1, 2], [1, 3]]), 4, 4, torch.tensor([1.0, 5, 3])),
+    ).save(tmp_path / 'r')
     text = out_of(capsys, 'recommend', tmp_path/'r', '--user', 'a')
     assert text.count('\n') == 1 and 'everything is rated' in text and '--include-seen' in text
-    assert json.loads(out_of(capsys, 'recommend', tmp_path/'r', '--user', 'a', '--json')) == dict(user='a', items=[])
+    assert json.loads(out_of(capsys, 'recommend', tmp_path / 'r', '--user', 'a', '--json')) == dict(
+        user='a', items=[]
+    )
     assert out_of(capsys, 'recommend', tmp_path/'r', '--user', 'a', '--include-seen').count('\n') == 3
 
 
 def test_similar_command(saved, capsys):
     got = json.loads(out_of(capsys, 'similar', saved/'text', 'Film, 3 (=x)', '-n', 2, '--json'))
-    assert [r['item'] for r in got['similar']] == Recommender.load(saved/'text').similar('Film, 3 (=x)', 2)['item'].tolist() and {'item', 'cosine', 'mean', 'n_ratings'} == set(got['similar'][0])
-    assert json.loads(out_of(capsys, 'similar', saved/'numbers', 3, '--json'))['item'] == 3 and 'ratings)' in out_of(capsys, 'similar', saved/'numbers', 3)
+    assert [r['item'] for r in got['similar']] == Recommender.load(saved / 'text').similar('Film, 3 (=x)', 2)[
+        'item'
+    ].tolist() and {'item', 'cosine', 'mean', 'n_ratings'} == set(got['similar'][0])
+    assert json.loads(out_of(capsys, 'similar', saved / 'numbers', 3, '--json'))[
+        'item'
+    ] == 3 and 'ratings)' in out_of(capsys, 'similar', saved / 'numbers', 3)
 
 
-@pytest.mark.parametrize('args, words', [
-    (['recommend', '{text}', '--user', 'u999'], "no user is called 'u999'"), (['recommend', '{numbers}', '--user', 'x'], "no user is 'x'"), (['recommend', '{numbers}', '--user', '777'], 'no user is 777 (int)'), (['recommend', '{text}', '--rated', 'Film'], 'ITEM=RATING'),
-    (['recommend', '{text}', '--rated', 'Film, 3 (=x)=9'], 'ratings here go from'), (['recommend', '{text}', '--rated', 'Film, 3=5'], 'did you mean'), (['recommend', '{text}', '--rated', '=5'], 'ITEM=RATING'),
-    (['recommend', '{none}', '--user', '1'], 'No such file'), (['similar', '{text}', 'nothing'], 'no item is called'), (['recommend', '{text}', '-n', '0'], 'at least 1'), (['similar', '{here}', 'x'], 'not a saved recommender'),
-    (['train', '{none}', '--out', '{x}'], 'no such file'), (['train', '{here}/text.csv'], '--out'), (['train', '{here}/text.csv', '--out', '{here}'], 'something else than a saved recommender'),
-    (['train', '{here}/text.csv', '--out', '{here}/text.csv/x'], 'is a file'), (['train', '{here}/text.csv', '--out', '{x}', '--valid', '1'], 'a share'), (['recommend', '{text}', '--user', 'u1', '--rated', 'a=1'], 'give one of them'),
-    (['similar', '{text}', 'Film, 3 (=x)', '--min-ratings', '99'], 'no other item has 99 ratings'), (['similar', '{text}', 'Film, 3 (=x)', '--min-ratings', '-1'], 'whole number from 0'),
-    (['train', '{here}/text.csv', '--out', '{x}', '--seed', '-1'], 'whole number from 0'), (['train', '{here}/text.csv', '--out', '{x}', '--seed', str(2**32)], 'whole number from 0'), (['train', '{here}/text.csv', '--out', '/'], '/')])
+@pytest.mark.parametrize(
+    'args, words',
+    [
+        (['recommend', '{text}', '--user', 'u999'], "no user is called 'u999'"),
+        (['recommend', '{numbers}', '--user', 'x'], "no user is 'x'"),
+        (['recommend', '{numbers}', '--user', '777'], 'no user is 777 (int)'),
+        (['recommend', '{text}', '--rated', 'Film'], 'ITEM=RATING'),
+        (['recommend', '{text}', '--rated', 'Film, 3 (=x)=9'], 'ratings here go from'),
+        (['recommend', '{text}', '--rated', 'Film, 3=5'], 'did you mean'),
+        (['recommend', '{text}', '--rated', '=5'], 'ITEM=RATING'),
+        (['recommend', '{none}', '--user', '1'], 'No such file'),
+        (['similar', '{text}', 'nothing'], 'no item is called'),
+        (['recommend', '{text}', '-n', '0'], 'at least 1'),
+        (['similar', '{here}', 'x'], 'not a saved recommender'),
+        (['train', '{none}', '--out', '{x}'], 'no such file'),
+        (['train', '{here}/text.csv'], '--out'),
+        (['train', '{here}/text.csv', '--out', '{here}'], 'something else than a saved recommender'),
+        (['train', '{here}/text.csv', '--out', '{here}/text.csv/x'], 'is a file'),
+        (['train', '{here}/text.csv', '--out', '{x}', '--valid', '1'], 'a share'),
+        (['recommend', '{text}', '--user', 'u1', '--rated', 'a=1'], 'give one of them'),
+        (['similar', '{text}', 'Film, 3 (=x)', '--min-ratings', '99'], 'no other item has 99 ratings'),
+        (['similar', '{text}', 'Film, 3 (=x)', '--min-ratings', '-1'], 'whole number from 0'),
+        (['train', '{here}/text.csv', '--out', '{x}', '--seed', '-1'], 'whole number from 0'),
+        (['train', '{here}/text.csv', '--out', '{x}', '--seed', str(2**32)], 'whole number from 0'),
+        (['train', '{here}/text.csv', '--out', '/'], '/'),
+    ],
+)
 def test_unusable_commands(args, words, saved, capsys):
-    err = out_of(capsys, *[a.format(text=saved/'text', numbers=saved/'numbers', none=saved/'none', here=saved, x=saved/'x') for a in args], status=2)
+    err = out_of(
+        capsys,
+        *[
+            a.format(
+                text=saved / 'text', numbers=saved / 'numbers', none=saved / 'none', here=saved, x=saved / 'x'
+            )
+            for a in args
+        ],
+        status=2,
+    )
     assert words in err and not (saved/'x').exists()
 
 
 def test_models_of_train(saved, tmp_path, capsys):
     for model in ('biases', 'dot-product', 'net', 'implicit'):
-        got = json.loads(out_of(capsys, 'train', saved/'numbers.csv', '--out', tmp_path/model, '--model', model, '--epochs', 1, '--valid', .2, '--json'))
+        got = json.loads(
+            out_of(
+                capsys,
+                'train',
+                saved / 'numbers.csv',
+                '--out',
+                tmp_path / model,
+                '--model',
+                model,
+                '--epochs',
+                1,
+                '--valid',
+                0.2,
+                '--json',
+            )
+        )
         assert got['model'] == model and got['held_out'] == 120 and got['rmse'] > .5
-        assert len(json.loads(out_of(capsys, 'recommend', tmp_path/model, '--user', 1, '--include-seen', '--json'))['items']) == 10
+        assert (
+            len(
+                json.loads(
+                    out_of(capsys, 'recommend', tmp_path / model, '--user', 1, '--include-seen', '--json')
+                )['items']
+            )
+            == 10
+        )
     assert 'nothing to solve for' in out_of(capsys, 'recommend', tmp_path/'net', '--rated', '3=5', status=2)
     assert 'has no factors' in out_of(capsys, 'similar', tmp_path/'biases', 3, status=2)
     text = out_of(capsys, 'train', saved/'numbers.csv', '--out', tmp_path/'net', '--epochs', 1, '--valid', 0)
-    assert '600 ratings by 40 users of 30 items' in text and 'RMSE' not in text and type(Recommender.load(tmp_path/'net').model) is DotProductBias
+    assert (
+        '600 ratings by 40 users of 30 items' in text
+        and 'RMSE' not in text
+        and type(Recommender.load(tmp_path / 'net').model) is DotProductBias
+    )
 
 
 def test_as_a_process(saved):
-    run = subprocess.run([sys.executable, '-c', 'import sys; from collab_course.cli import main; sys.exit(main())', 'recommend', str(saved/'text'), '--user', 'u3', '--include-seen', '--json'], capture_output=True, text=True)
+    run = subprocess.run(
+        [
+            sys.executable,
+            '-c',
+            'import sys; from collab_course.cli import main; sys.exit(main())',
+            'recommend',
+            str(saved / 'text'),
+            '--user',
+            'u3',
+            '--include-seen',
+            '--json',
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode == 0 and run.stderr == '' and len(json.loads(run.stdout)['items']) == 10
 
 def _three_films():
