@@ -98,6 +98,10 @@ answers['04_interpretation'] = {
 
 # %% ../nbs/package/18_exercises.ipynb #34c09102
 answers['05_maps'] = {
+    1: Exercise(.994, 'leave most_rated out, merge on name, and correlate the two columns pc1', tol=.004),
+    2: Exercise('Sci-Fi', 'group by_genre by genre, and take the mean of pc3'),
+    3: Exercise(.52, 'divide the sum of squares of films - rebuilt by that of films - mean', tol=.03),
+    4: Exercise(.657, 'the rows are the films, and a blank gets the mean of its row', tol=.002),
 }
 
 # %% ../nbs/package/18_exercises.ipynb #bc54e387

@@ -34,8 +34,7 @@ class FactorMap:
 
     `frame` has name, pc1, pc2, …, distance and quadrant on the two `components` shown, and more. `genres` are
     those that have a colour; `ends` tells what lies far out on a component, and `named` gives it a name.
-    Made by `from_learner` or `from_factors`; `on` shows another pair of components. Well-liked and often-rated
-    rows lie on the positive side of every component (see `_orientation`)."""
+    Made by `from_learner` or `from_factors`; `on` shows another pair. Well-liked and often-rated rows lie on the positive side of every component (see `_orientation`)."""
     def __init__(self,
         frame:pd.DataFrame,  # With columns name, pc1, pc2, …
         ratio,               # (k,) share of the variance of each component
@@ -138,8 +137,8 @@ def _check_pair(components:tuple, k:int):
 def _check_axis_names(names:dict, k:int):
     for component, ends in names.items():
         need(_is_component(component, k), f"a component to name is from 1 to {k}, not {component!r}")
-        pair = isinstance(ends, (tuple, list)) and len(ends) == 2 and all(isinstance(end, str) for end in ends)
-        need(pair, f"an axis has two names, of its low and its high end, not {ends!r}")
+        is_pair = isinstance(ends, (tuple, list)) and [*map(type, ends)] == [str, str]
+        need(is_pair, f"an axis has two names, of its low and its high end, not {ends!r}")
 
 def _check_frame(frame:pd.DataFrame, k:int):
     need_columns(frame, ['name', *_coordinates(k)], f'the frame of a map of {k} components')
