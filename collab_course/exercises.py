@@ -103,10 +103,19 @@ answers['03_progression'] = {
 
 # %% ../nbs/package/18_exercises.ipynb #e717f77a
 answers['04_interpretation'] = {
+    1: Exercise(.153, 'undo the sigmoid at 4.5, add the bias, apply the sigmoid again', tol=.005),
+    2: Exercise(54, 'compare the first title of both lists, for each of the 100 films', tol=6),
+    3: Exercise(.2, 'it is the two squared lengths minus twice the product', tol=.005),
+    4: Exercise('Empire Strikes Back, The (1980)', 'normalise each vector, add them, and compare the sum with every film of 50 ratings'),
+    5: Exercise('Heat', 'subtract the overall mean first; a film with one rating is divided by 3'),
 }
 
 # %% ../nbs/package/18_exercises.ipynb #34c09102
 answers['05_maps'] = {
+    1: Exercise(.994, 'leave most_rated out, merge on name, and correlate the two columns pc1', tol=.004),
+    2: Exercise('Sci-Fi', 'group by_genre by genre, and take the mean of pc3'),
+    3: Exercise(.52, 'divide the sum of squares of films - rebuilt by that of films - mean', tol=.03),
+    4: Exercise(.657, 'the rows are the films, and a blank gets the mean of its row', tol=.002),
 }
 
 # %% ../nbs/package/18_exercises.ipynb #bc54e387

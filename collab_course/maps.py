@@ -32,16 +32,23 @@ def quadrant(
 class FactorMap:
     """Where things lie on their principal components.
 
-    `frame` has name, pc1, pc2, …, distance and quadrant on the two `components` shown, and more.
-    Made by `from_learner` or `from_factors`; `on` shows another pair of components."""
+    `frame` has name, pc1, pc2, …, distance and quadrant on the two `components` shown, and more. `genres` are
+    those that have a colour; `ends` tells what lies far out on a component, and `named` gives it a name.
+    Made by `from_learner` or `from_factors`; `on` shows another pair.
+    Well-liked and often-rated rows lie on the positive side of every component (see `_orientation`)."""
     def __init__(self,
         frame:pd.DataFrame,  # With columns name, pc1, pc2, …
         ratio,               # (k,) share of the variance of each component
-        components=(1, 2)    # The two that are shown, counted from 1
+        components=(1, 2),   # The two that are shown, counted from 1
+        genres=None,         # Those that have a colour; the six most frequent of `frame` if None
+        axis_names:dict=None # {component: (name of the low end, name of the high end)}
     ):
         self.ratio, self.components = np.asarray(ratio, float), tuple(components)
+        self.axis_names = axis_names or {}
         _check_pair(self.components, len(ratio))
+        _check_axis_names(self.axis_names, len(ratio))
         _check_frame(frame, len(ratio))
+        self.genres = _frequent_genres(frame) if genres is None else list(genres)
         x, y = (frame[f'pc{c}'] for c in self.components)
         self.frame = frame.assign(distance=np.hypot(x, y), quadrant=quadrant(x, y))
 
@@ -51,7 +58,8 @@ class FactorMap:
         names,             # (n,) what the rows are called
         k:int=3,           # How many components are kept
         components=(1, 2), # The two that are shown
-        info:pd.DataFrame=None # (n rows) further columns, such as n_ratings, mean, bias, genres
+        info:pd.DataFrame=None, # (n rows) further columns, such as n_ratings, mean, bias, genres
+        genres=None        # Those that have a colour; the six most frequent of `info` if None
     ):
         "Raises `ValueError` and `DataError` for shapes that do not fit."
         names = list(names)
@@ -60,10 +68,11 @@ class FactorMap:
         need(len(factors) == n, f"{len(factors)} rows of factors and {n} names do not fit")
         need(len(info) == n, f"{n} names and {len(info)} rows of info do not fit")
         comps = pca(factors, k)
-        frame = pd.DataFrame(comps.coordinates, columns=_coordinates(k))
+        coordinates = comps.coordinates*_orientation(comps.coordinates, info)
+        frame = pd.DataFrame(coordinates, columns=_coordinates(k))
         frame.insert(0, 'name', names)
         frame = pd.concat([frame, info.drop(columns=frame.columns, errors='ignore')], axis=1)
-        return cls(frame, comps.explained_variance_ratio, components)
+        return cls(frame, comps.explained_variance_ratio, components, genres)
 
     @classmethod
     def from_learner(cls,
@@ -75,6 +84,7 @@ class FactorMap:
         table:pd.DataFrame=None # More about them: a column called as in the loaders, others such as genres
     ):
         """The map of a model's factors, with mean rating, number of ratings and bias where there are such.
+        A genre has the same colour in all maps that are made with the same table.
         Raises `NotInModel` for a model without factors."""
         ci = learn if isinstance(learn, CollabInterpretation) else CollabInterpretation.from_learner(learn)
         info = _add_biases(ci.info(which), ci, which)
@@ -82,16 +92,37 @@ class FactorMap:
         info = most_rated_rows(info, most_rated=most_rated)
         factors, names = ci.factors(which).cpu()[info.index.to_list()], info.iloc[:, 0]
         further = info.drop(columns=names.name).assign(index=info.index)
-        return cls.from_factors(factors, names, k, components, further)
+        genres = None if table is None else _frequent_genres(table)
+        return cls.from_factors(factors, names, k, components, further, genres)
 
     def on(self, *components):
         "The same map seen on two other components"
-        return type(self)(self.frame, self.ratio, components)
+        return type(self)(self.frame, self.ratio, components, self.genres, self.axis_names)
 
     def __len__(self): return len(self.frame)
     def __repr__(self):
         a, b = self.components
         return f"FactorMap of {len(self):,} on components {a} and {b} of {len(self.ratio)}"
+
+# %% ../nbs/package/11_maps.ipynb #4da34e22
+def _orientation(
+    coordinates:np.ndarray, # (n, k)
+    info:pd.DataFrame       # (n rows) with mean, n_ratings or bias, if they are known
+) -> np.ndarray: # (k,) of 1 and −1
+    "What makes each component rise with how well liked and how often rated its rows are"
+    return np.where(coordinates.T@_standing(info) < 0, -1., 1.)
+
+def _standing(info:pd.DataFrame) -> np.ndarray: # (n,)
+    "Mean rating plus log of the number of ratings, in standard deviations; else the bias; else zeros"
+    known = {column: info[column] for column in ('mean', 'n_ratings', 'bias') if column in info}
+    if 'n_ratings' in known: known['n_ratings'] = np.log1p(known['n_ratings'])
+    scaled = {column: _in_deviations(values) for column, values in known.items()}
+    bias, rated = scaled.pop('bias', np.zeros(len(info))), sum(scaled.values(), np.zeros(len(info)))
+    return rated if rated.any() else bias
+
+def _in_deviations(values:pd.Series) -> np.ndarray: # (n,) 0 where nothing is known
+    if values.nunique() < 2: return np.zeros(len(values))
+    return ((values - values.mean())/values.std()).fillna(0).to_numpy(float)
 
 # %% ../nbs/package/11_maps.ipynb #8e045dcf
 def _coordinates(k:int) -> list: return [f'pc{c}' for c in range(1, k + 1)]
@@ -103,6 +134,12 @@ def _check_pair(components:tuple, k:int):
     need(k >= 2, f"a map needs at least 2 components, not {k}")
     fit = len(components) == len({*components}) == 2 and all(_is_component(c, k) for c in components)
     need(fit, f"components must be two different numbers from 1 to {k}, not {components}")
+
+def _check_axis_names(names:dict, k:int):
+    for component, ends in names.items():
+        need(_is_component(component, k), f"a component to name is from 1 to {k}, not {component!r}")
+        is_pair = isinstance(ends, (tuple, list)) and [*map(type, ends)] == [str, str]
+        need(is_pair, f"an axis has two names, of its low and its high end, not {ends!r}")
 
 def _check_frame(frame:pd.DataFrame, k:int):
     need_columns(frame, ['name', *_coordinates(k)], f'the frame of a map of {k} components')
@@ -136,6 +173,25 @@ def ends(self:FactorMap,
     names = self.frame.sort_values(f'pc{component}', kind='stable').name.tolist()
     rank = range(1, min(n, len(names)) + 1)
     return pd.DataFrame({'highest': names[::-1][:n], 'lowest': names[:n]}, rank)
+
+# %% ../nbs/package/11_maps.ipynb #3c1b869b
+@patch
+def named(self:FactorMap,
+    names:dict # {component: (name of its low end, name of its high end)}
+):
+    "The same map with names at the ends of its axes, in pictures and on the page"
+    return type(self)(self.frame, self.ratio, self.components, self.genres, self.axis_names | names)
+
+@patch
+def _axis_labels(self:FactorMap) -> list: # of two texts
+    return [self._axis_label(component) for component in self.components]
+
+@patch
+def _axis_label(self:FactorMap, component:int) -> str:
+    label = f"component {component} ({self.ratio[component - 1]:.0%} of the variance)"
+    if component not in self.axis_names: return label
+    low, high = self.axis_names[component]
+    return f"{low}  ←  {label}  →  {high}"
 
 # %% ../nbs/package/11_maps.ipynb #a13b8c07
 @patch
@@ -182,15 +238,24 @@ def _place(name, places:dict, names:pd.Series) -> int:
     if np.isscalar(name) and not isinstance(name, bool) and name in places: return places[name]
     return find_name(name, [None, *names], 'name') - 1
 
+# %% ../nbs/package/11_maps.ipynb #819489a1
+@patch
+def only(self:FactorMap,
+    rows # Rows of `frame`, as `farthest`, `near_axes`, `ranks` and `rows` give them, or names
+):
+    "The same map with some of its rows"
+    frame = rows if isinstance(rows, pd.DataFrame) else self.rows(rows)
+    return type(self)(frame.reset_index(drop=True), self.ratio, self.components, self.genres, self.axis_names)
+
 # %% ../nbs/package/11_maps.ipynb #dce108f5
 _okabe_ito = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9'   # safe for the colour-blind
 _markers = 'osD^vP'
 
-@patch
-def _genres(self:FactorMap) -> list:
-    "The six most frequent genres of the whole map, so that a colour means the same in all of its pictures"
-    genres = self.frame.genres.dropna().astype(str).str.split('|').explode()
-    return genres[genres != ''].value_counts().index[:6].tolist()
+def _frequent_genres(frame:pd.DataFrame, n:int=6) -> list:
+    "The most frequent genres, those with most rows first"
+    if 'genres' not in frame: return []
+    genres = frame.genres.dropna().astype(str).str.split('|').explode()
+    return genres[genres != ''].value_counts().index[:n].tolist()
 
 def _main_genre(genres:pd.Series, frequent:list) -> np.ndarray: # (rows,) of text
     "The rarest of each row's genres among the frequent ones; 'other' if it has none of them"
@@ -198,6 +263,7 @@ def _main_genre(genres:pd.Series, frequent:list) -> np.ndarray: # (rows,) of tex
     given = [set(str(text).split('|')) for text in genres]
     return np.array([next((g for g in rarest_first if g in some), 'other') for some in given], dtype=object)
 
+# %% ../nbs/package/11_maps.ipynb #0181a7c9
 @patch
 def _check_colour(self:FactorMap, colour):
     known = [c for c in self.frame if c not in ('name', 'index') and is_numeric_dtype(self.frame[c])]
@@ -211,9 +277,10 @@ def _scatter(self:FactorMap, ax, rows:pd.DataFrame, colour:str):
     x, y = (rows[f'pc{c}'].to_numpy() for c in self.components)
     style = dict(s=14 if len(rows) > 300 else 26, linewidths=0, alpha=.9, zorder=2)
     if colour is None: ax.scatter(x, y, color=_okabe_ito[0], **style)
-    elif colour == 'genre': _scatter_genres(ax, x, y, rows.genres, self._genres(), style)
+    elif colour == 'genre': _scatter_genres(ax, x, y, rows.genres, self.genres, style)
     else: _scatter_numbers(ax, x, y, rows[colour], style)
 
+# %% ../nbs/package/11_maps.ipynb #526243b3
 def _scatter_genres(ax, x, y, genres:pd.Series, frequent:list, style:dict):
     main = _main_genre(genres, frequent)
     dots = {}
@@ -225,6 +292,7 @@ def _scatter_genres(ax, x, y, genres:pd.Series, frequent:list, style:dict):
                        frameon=False, columnspacing=1, handletextpad=.2)
     as_written(legend.get_texts())
 
+# %% ../nbs/package/11_maps.ipynb #4c9ea2f5
 def _scatter_numbers(ax, x, y, values:pd.Series, style:dict):
     cmap = plt.get_cmap('cividis').with_extremes(bad='0.6')                   # grey where it is not known
     dots = ax.scatter(x, y, c=values.to_numpy(float), cmap=cmap, plotnonfinite=True, **style)
@@ -254,14 +322,16 @@ def plot(self:FactorMap,
     shown._scatter(ax, rows, colour)
     for line in (ax.axhline, ax.axvline): line(0, color='0.8', lw=.8, zorder=0)
     ax.margins(.12 if labels else .05)
-    ax.set(**dict(zip(('xlabel', 'ylabel'), shown._axis_labels())))
+    shown._name_axes(ax)
     if labels: shown._label(ax, rows, size)
     else: warn_of_boxes(ax.figure)
     return ax
 
+# %% ../nbs/package/11_maps.ipynb #512d5a20
 @patch
-def _axis_labels(self:FactorMap) -> list:
-    return [f"component {c} ({self.ratio[c - 1]:.0%} of the variance)" for c in self.components]
+def _name_axes(self:FactorMap, ax):
+    ax.set(**dict(zip(('xlabel', 'ylabel'), self._axis_labels())))
+    as_written([ax.xaxis.label, ax.yaxis.label])
 
 @patch
 def _label(self:FactorMap, ax, rows:pd.DataFrame, size:float):
@@ -272,6 +342,38 @@ def _label(self:FactorMap, ax, rows:pd.DataFrame, size:float):
     n_left_out = len(rows) - len(place_labels(ax, x.iloc[order], y.iloc[order], names, size))
     if n_left_out: warn(f"{n_left_out} of {len(rows)} labels found no free place: draw fewer, or larger")
 
+# %% ../nbs/package/11_maps.ipynb #64ad5328
+@patch
+def plot_genres(self:FactorMap,
+    genres=None,     # Which; those that have a colour if None
+    components=None, # Another pair of components
+    n_columns:int=3  # Panels side by side
+) -> np.ndarray: # (panels,) matplotlib axes
+    "Small multiples: a panel for each genre, its rows in colour over all in grey, a cross at their mean."
+    need('genres' in self.frame, 'the map has no column genres')
+    shown, genres = self if components is None else self.on(*components), genres or self.genres
+    n_rows = -(-len(genres)//n_columns)
+    fig, axes = plt.subplots(n_rows, n_columns, figsize=(9.5, .6 + 2.9*n_rows), sharex=True, sharey=True,
+                             layout='constrained', squeeze=False)
+    for ax, genre in zip(axes.flat, genres): shown._plot_genre(ax, genre)
+    for ax in axes.flat[len(genres):]: ax.remove()
+    xlabel, ylabel = shown._axis_labels()
+    as_written([fig.supxlabel(xlabel, size=10), fig.supylabel(ylabel, size=10)])
+    return axes.flat[:len(genres)]
+
+@patch
+def _plot_genre(self:FactorMap, ax, genre:str):
+    given = self.frame.genres.fillna('').astype(str).str.split('|')
+    one_of(genre, sorted({name for names in given for name in names if name}), 'genre')
+    x, y = (self.frame[f'pc{c}'] for c in self.components)
+    here = np.array([genre in names for names in given])
+    colour, marker = dict(zip(self.genres, zip(_okabe_ito, _markers))).get(genre, ('black', 'o'))
+    ax.scatter(x, y, s=4, color='0.85', linewidths=0, zorder=1)
+    ax.scatter(x[here], y[here], s=12, color=colour, marker=marker, linewidths=0, label=genre, zorder=2)
+    ax.plot(x[here].mean(), y[here].mean(), 'P', color='black', mec='white', ms=9, zorder=3)
+    for line in (ax.axhline, ax.axvline): line(0, color='0.7', lw=.8, zorder=0)
+    as_written([ax.set_title(f'{genre} ({here.sum():,})', size=10)])
+
 # %% ../nbs/package/11_maps.ipynb #b950d35d
 _format = dict(format='collab_course FactorMap', version=1)
 
@@ -281,7 +383,8 @@ def save(self:FactorMap, path):
     frame = self.frame.drop(columns=['distance', 'quadrant'])
     table = {c: [None if pd.isna(v) else v for v in frame[c].tolist()] for c in frame}
     components = [int(c) for c in self.components]
-    content = _format | dict(components=components, ratio=self.ratio.tolist(), table=table)
+    looks = dict(genres=self.genres, axis_names=self.axis_names)
+    content = _format | looks | dict(components=components, ratio=self.ratio.tolist(), table=table)
     write_whole(path, json.dumps(content, ensure_ascii=False, allow_nan=False))
 
 @patch(cls_method=True)
@@ -290,6 +393,8 @@ def load(cls:FactorMap, path):
     try:
         content = json.loads(Path(path).read_text(encoding='utf-8'))
         need(_format.items() <= content.items(), 'another format')
-        return cls(pd.DataFrame(content['table']), content['ratio'], content['components'])
+        table, names = pd.DataFrame(content['table']), content.get('axis_names', {})
+        names = {int(component): tuple(ends) for component, ends in names.items()}
+        return cls(table, content['ratio'], content['components'], content.get('genres'), names)
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise DataError(f"{Path(path).name} is no map that FactorMap.save wrote: {e}") from None

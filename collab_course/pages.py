@@ -26,7 +26,7 @@ def _paint(m:FactorMap, colour:str) -> tuple: # (colour, shape) of rows; (name, 
     return _paint_genres(m) if colour == 'genre' else _paint_numbers(m.frame[colour])
 
 def _paint_genres(m:FactorMap) -> tuple:
-    frequent = m._genres()
+    frequent = m.genres
     legend = [*zip(frequent, _okabe_ito, range(6)), ('other', _grey, 6)]
     style = {name: (colour, shape) for name, colour, shape in legend}
     return [style[genre] for genre in _main_genre(m.frame.genres, frequent)], legend
@@ -65,7 +65,7 @@ def to_html(self:FactorMap,
     Hovering shows name, mean rating and what else is known; a box finds names."""
     self._check_colour(colour)
     styles, legend = _paint(self, colour)
-    xlabel, ylabel = (f'{label} →' for label in self._axis_labels())
+    xlabel, ylabel = self._axis_labels()
     title = "Map of {:,}: components {} and {}".format(len(self), *self.components)
     page = _fill_page(title, dict(rows=_points(self, styles), legend=legend, xlabel=xlabel, ylabel=ylabel))
     return page if path is None else write_whole(path, page)

@@ -1,4 +1,6 @@
-"What every lesson promises its reader: links, minutes, exercises that answer back, questions with hidden answers."
+"""What every lesson promises its reader: links, minutes, exercises that answer back, questions with hidden
+answers."""
+
 import json
 import re
 from pathlib import Path
@@ -83,14 +85,22 @@ def test_solutions_open():
 def test_questionnaire_of_the_book_is_answered_once():
     "Words that only the answer to that question needs, and the lesson where it belongs"
     asked = {
-        'What problem does collaborative filtering solve': '01_ratings', 'crosstab of ratings look': '01_ratings',
-        'recommend badly': '01_ratings', 'merge</code> do': '01_ratings',
-        'What is a latent factor': '02_dot_product', 'What is a dot product': '02_dot_product',
-        'what is an embedding matrix': '02_dot_product', 'why do we need embeddings': '02_dot_product',
-        'hold before training': '02_dot_product', 'x[:, 0]</code> return': '02_dot_product',
-        'good loss for ratings': '02_dot_product', 'used cross-entropy': '02_dot_product',
-        'bias good for in a dot product': '02_dot_product', 'another name for weight decay': '02_dot_product',
-        'gradient of that penalty': '02_dot_product', 'smaller weights generalise': '02_dot_product',
+        'What problem does collaborative filtering solve': '01_ratings',
+        'crosstab of ratings look': '01_ratings',
+        'recommend badly': '01_ratings',
+        'merge</code> do': '01_ratings',
+        'What is a latent factor': '02_dot_product',
+        'What is a dot product': '02_dot_product',
+        'what is an embedding matrix': '02_dot_product',
+        'why do we need embeddings': '02_dot_product',
+        'hold before training': '02_dot_product',
+        'x[:, 0]</code> return': '02_dot_product',
+        'good loss for ratings': '02_dot_product',
+        'used cross-entropy': '02_dot_product',
+        'bias good for in a dot product': '02_dot_product',
+        'another name for weight decay': '02_dot_product',
+        'gradient of that penalty': '02_dot_product',
+        'smaller weights generalise': '02_dot_product',
         'print the layers': '02_dot_product',
     }
     texts = {p.stem: [t for t in cells(p, 'markdown') if t.startswith('## Questions')] for p in lessons}

@@ -108,7 +108,7 @@ def cross():
     pts = np.array([[4., 0], [-4, 0], [0, 2], [0, -2], [3, 1], [-3, -1], [3, -1], [-3, 1]])
     info = pd.DataFrame(
         dict(
-            n_ratings=[8, 7, 6, 5, 4, 3, 2, 1],
+            n_ratings=[9, 7, 6, 4, 5, 3, 2, 1],
             mean=3.5,
             genres=['Drama|War', 'Drama', 'Comedy', None, 'Drama', 'Comedy', '', 'War'],
             bias=np.linspace(-1, 1, 8),
