@@ -112,3 +112,11 @@ answers['05_maps'] = {
 # %% ../nbs/package/18_exercises.ipynb #bc54e387
 answers['17_further_research'] = {
 }
+
+# %% ../nbs/package/18_exercises.ipynb #e5110011
+answers['11_stars'] = {
+    1: Exercise(.905, 'the best probabilities are 1 for the star that was given, else 0', tol=.001),
+    2: Exercise(.813, "class_report(…)['mse'] of the averaged probabilities", tol=.002),
+    3: Exercise(.877, 'clearly worse than model 4; see expected_mse in the recorder', tol=.008),
+    4: Exercise(1.297, '-(shares*shares.log()).sum(), with the natural logarithm', tol=.001),
+}
