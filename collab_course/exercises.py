@@ -128,3 +128,11 @@ answers['14_robust_pca'] = {
     2: Exercise([110, 118, 132, 143, 170], 'divide rows by their lengths; where is S longer than 1e-6?', ordered=False),
     3: Exercise([1500, 840], 'take the two entries of S that are largest in size', ordered=False),
 }
+
+# %% ../nbs/package/18_exercises.ipynb #e5110011
+answers['11_stars'] = {
+    1: Exercise(.905, 'the best probabilities are 1 for the star that was given, else 0', tol=.001),
+    2: Exercise(.813, "class_report(…)['mse'] of the averaged probabilities", tol=.002),
+    3: Exercise(.877, 'clearly worse than model 4; see expected_mse in the recorder', tol=.008),
+    4: Exercise(1.297, '-(shares*shares.log()).sum(), with the natural logarithm', tol=.001),
+}
