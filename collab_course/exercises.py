@@ -106,7 +106,7 @@ answers['04_interpretation'] = {
     1: Exercise(.153, 'undo the sigmoid at 4.5, add the bias, apply the sigmoid again', tol=.005),
     2: Exercise(54, 'compare the first title of both lists, for each of the 100 films', tol=6),
     3: Exercise(.2, 'it is the two squared lengths minus twice the product', tol=.005),
-    4: Exercise('Empire Strikes Back, The (1980)', 'add unit vectors, and compare with every film of 50 ratings'),
+    4: Exercise('Empire Strikes Back, The (1980)', 'add unit vectors, and compare with the 605 films'),
     5: Exercise('Heat', 'subtract the overall mean first; a film with one rating is divided by 3'),
 }
 
