@@ -54,11 +54,13 @@ def _levels(levels) -> Tensor: # (n_classes,)
     need(fit, f'levels are at least two different ratings in ascending order, not {levels}')
     return res
 
+# %% ../nbs/package/12_cross_entropy.ipynb #8940ef47
 def _ascend(numbers:Tensor) -> bool: return bool((numbers.diff() > 0).all() and numbers.isfinite().all())
 
 # %% ../nbs/package/12_cross_entropy.ipynb #c5d61fa7
 def _listed(ratings:list) -> str: return ', '.join(f'{rating:g}' for rating in ratings)
 
+# %% ../nbs/package/12_cross_entropy.ipynb #ec1356af
 class RatingCrossEntropy:
     """Cross-entropy between logits (batch, n_classes) and ratings (batch,) or (batch, 1), for a fastai
     `Learner`.
@@ -365,6 +367,7 @@ def plot_distributions(
 # %% ../nbs/package/12_cross_entropy.ipynb #9d6440af
 _colours = '#0072B2', '#E69F00', '#009E73', '#CC79A7'
 
+# %% ../nbs/package/12_cross_entropy.ipynb #f4d829b2
 def _plot_distribution(said, levels, given, ax):
     "One panel of `plot_distributions`"
     width = .8*levels.diff().min().item()/len(said)
