@@ -99,6 +99,11 @@ answers['02_dot_product'] = {
 
 # %% ../nbs/package/18_exercises.ipynb #83945080
 answers['03_progression'] = {
+    1: Exercise(.04, 'run two entries: biases alone, and the same with weight_decay=True', tol=.005),
+    2: Exercise(50, 'more factors fit more, but a recipe that suits one size need not suit another'),
+    3: Exercise(.38, 'divide the number of test rows by the number of all rows of the same users', tol=.005),
+    4: Exercise(1.054, 'one embedding of width 1, looked up by x[:, 1], then the sigmoid range', tol=.01),
+    5: Exercise(.2, 'take the error of biases alone less that of model 4, both on split 0', tol=.03),
 }
 
 # %% ../nbs/package/18_exercises.ipynb #e717f77a
@@ -120,6 +125,10 @@ answers['05_maps'] = {
 
 # %% ../nbs/package/18_exercises.ipynb #bc54e387
 answers['17_further_research'] = {
+    1: Exercise(.8176, 'the exponent is difficulty minus ability; mind the sign of the difficulty', tol=.001),
+    2: Exercise(.12, 'the mean of five worlds in week 8, with n_random=0 and n_shown=10', tol=.015),
+    3: Exercise(.177, 'choose by the fewest ratings in each world, and keep everything else', tol=.015),
+    4: Exercise(.354, 'count each pair of two items once; divide pairs without users by all', tol=.001),
 }
 
 # %% ../nbs/package/18_exercises.ipynb #14a3c5e7

@@ -1,12 +1,14 @@
 "How the models train: the table, its recipes, its repeatability."
+import re, subprocess, sys
 import numpy as np, pandas as pd, pytest, torch
 from dataclasses import replace
+from pathlib import Path
 
 from fastai.collab import *
 from fastai.tabular.all import *
 
 from collab_course.synthetic import synthetic_ratings
-from collab_course.dot_product import DotProductBias
+from collab_course.dot_product import DotProduct, DotProductBias
 from collab_course.loaders import *
 from collab_course.distributed import *
 from collab_course.training import *
@@ -156,6 +158,15 @@ def test_the_find(ml):
     assert .81 < valid['4 + weight decay'] < .835 and .88 < valid['biases alone'] < .91
 
 
+def test_the_find_in_one_file():
+    "The script that reports the find runs on its own, and still finds it"
+    script = Path(__file__).resolve().parent.parent/'nbs'/'package'/'stock_epoch.py'
+    run = subprocess.run([sys.executable, '-W', 'ignore', script], capture_output=True, text=True)
+    assert run.returncode == 1, run.stderr
+    seen = {name: int(n.replace(',', '')) for name, n in re.findall(r'^(.+): ([\d,]+) of 8,000', run.stdout, re.M)}
+    assert 4_800 < seen['default loader'] < 5_300 and seen['dl_type=TabDataLoader'] == 8_000
+
+
 @pytest.mark.cuda
 def test_on_cuda(tiny):
     made, _ = tiny
@@ -236,6 +247,27 @@ def test_what_fastai_exempts_from_decay_is_exempt():
         assert torch.equal(bias, start[1]) and weight.abs().sum() < .9*start[0].abs().sum()
         ends.append(weight.detach())
     assert torch.allclose(*ends)
+
+
+@pytest.mark.parametrize('opt_func', [Adam, RowAdam])
+def test_biases_can_be_left_undecayed(tiny, opt_func):
+    "The very numbers of a model that is decayed by hand: each step, all but the biases"
+    recipe = replace(recipes['fast'], n_epoch=2, decay_biases=False)
+    class ByHand(Callback):
+        def before_step(self):
+            for name, p in self.learn.model.named_parameters():
+                if 'bias' not in name: p.data.mul_(1 - self.opt.hypers[0]['lr']*.4)
+    fits = []
+    for spared in (recipe, replace(recipe, wd=0.)):
+        learn = spared.learner(tiny[1](0), lambda u, i: DotProductBias(u, i, 4), opt_func=opt_func)
+        if not spared.wd: learn.add_cb(ByHand())
+        with learn.no_bar(), learn.no_logging(): spared.fit(learn)
+        fits.append(learn.model)
+    for p, q in zip(*(m.parameters() for m in fits)): assert torch.allclose(p, q, atol=1e-6)
+    decayed = replace(recipe, decay_biases=True).learner(tiny[1](0), lambda u, i: DotProductBias(u, i, 4), opt_func=opt_func)
+    with decayed.no_bar(), decayed.no_logging(): recipe.fit(decayed)
+    assert (decayed.model.user_biases.weight - fits[0].user_biases.weight).abs().max() > 1e-4
+    assert replace(recipe, n_epoch=1).fit(recipe.learner(tiny[1](0), lambda u, i: DotProduct(u, i, 4))) # has none
 
 
 @pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.cuda)])
