@@ -26,8 +26,13 @@ def readme(notebook=root/'nbs'/'index.ipynb') -> tuple:
             cell = nbformat.v4.new_markdown_cell('\n\n'.join(code + shown))
         cells.append(cell)
     nb.cells = cells
-    text = MarkdownExporter().from_notebook_node(nb)[0]
+    text = _from_the_root(MarkdownExporter().from_notebook_node(nb)[0])
     return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n', pictures
+
+
+def _from_the_root(text) -> str:
+    "Links that are right beside the index, made right in the folder above it"
+    return re.sub(r'\]\((?!https?:|#|nbs/)', '](nbs/', text)
 
 
 def _merged(outputs) -> list:

@@ -42,13 +42,21 @@ def test_readme_opens_as_promised():
     assert '[dev]' in second and 'nbdev_test' in second and 'pytest' in second
     assert 'dl_type=TabDataLoader' in '\n'.join(lines) and '#|' not in '\n'.join(lines)
     text = [o for o in lines if o.strip()]
-    assert (
-        text[1].startswith('![')
-        and text[2].startswith('**')
-        and [o for o in lines if o.startswith('## ')][0] == '## Two commands'
-        and lines.index(first) < 40
-    )
-    for link in re.findall(r'\]\((nbs/[^)]+)\)', '\n'.join(lines)): assert (root/link).exists(), link
+    assert text[1].startswith('**') and [o for o in text if o.startswith('![')][0] in text[:12]
+    assert '**Start here:**' in '\n'.join(text[:20])
+    assert [o for o in lines if o.startswith('## ')][0] == '## Two commands' and lines.index(first) < 45
+    before = '\n'.join(lines[:lines.index(first)])
+    assert 'git clone' in before and f"Python {cfg['min_python']}" in before
+    for link in re.findall(r'\]\((nbs[^)]*)\)', '\n'.join(lines)): assert (root/link).exists(), link
+    for path in lessons:
+        if path.stem != 'index': assert f'nbs/{path.name})' in '\n'.join(lines), f'no link to {path.name}'
+
+
+def test_links_between_notebooks_resolve():
+    for path in notebooks:
+        text = '\n'.join(source(c) for c in cells(path) if c['cell_type'] == 'markdown')
+        for link in re.findall(r'\]\((?!https?:|#)([^)\s]+)\)', text):
+            assert (path.parent/link.split('#')[0]).exists(), (path.name, link)
 
 
 def test_modules_are_what_the_notebooks_export(tmp_path):
