@@ -134,7 +134,7 @@ answers['17_further_research'] = {
 # %% ../nbs/package/18_exercises.ipynb #14a3c5e7
 answers['14_robust_pca'] = {
     1: Exercise([0, 1], 'make it with torch.zeros(20, 20); look at rank, and count S != 0'),
-    2: Exercise([110, 118, 132, 143, 170], 'divide rows by their lengths; where is S longer than 1e-6?', ordered=False),
+    2: Exercise([110, 118, 132, 143, 170], 'see which rows of S are longer than 1e-6', ordered=False),
     3: Exercise([1500, 840], 'take the two entries of S that are largest in size', ordered=False),
 }
 
