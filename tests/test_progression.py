@@ -163,7 +163,9 @@ def test_the_find_in_one_file():
     script = Path(__file__).resolve().parent.parent/'nbs'/'package'/'stock_epoch.py'
     run = subprocess.run([sys.executable, '-W', 'ignore', script], capture_output=True, text=True)
     assert run.returncode == 1, run.stderr
-    seen = {name: int(n.replace(',', '')) for name, n in re.findall(r'^(.+): ([\d,]+) of 8,000', run.stdout, re.M)}
+    seen = {
+        name: int(n.replace(',', '')) for name, n in re.findall(r'^(.+): ([\d,]+) of 8,000', run.stdout, re.M)
+    }
     assert 4_800 < seen['default loader'] < 5_300 and seen['dl_type=TabDataLoader'] == 8_000
 
 
@@ -264,10 +266,13 @@ def test_biases_can_be_left_undecayed(tiny, opt_func):
         with learn.no_bar(), learn.no_logging(): spared.fit(learn)
         fits.append(learn.model)
     for p, q in zip(*(m.parameters() for m in fits)): assert torch.allclose(p, q, atol=1e-6)
-    decayed = replace(recipe, decay_biases=True).learner(tiny[1](0), lambda u, i: DotProductBias(u, i, 4), opt_func=opt_func)
+    decayed = replace(recipe, decay_biases=True).learner(
+        tiny[1](0), lambda u, i: DotProductBias(u, i, 4), opt_func=opt_func
+    )
     with decayed.no_bar(), decayed.no_logging(): recipe.fit(decayed)
     assert (decayed.model.user_biases.weight - fits[0].user_biases.weight).abs().max() > 1e-4
-    assert replace(recipe, n_epoch=1).fit(recipe.learner(tiny[1](0), lambda u, i: DotProduct(u, i, 4))) # has none
+    # has none
+    assert replace(recipe, n_epoch=1).fit(recipe.learner(tiny[1](0), lambda u, i: DotProduct(u, i, 4)))
 
 
 @pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.cuda)])
