@@ -102,6 +102,14 @@ def test_questionnaire_of_the_book_is_answered_once():
         'gradient of that penalty': '02_dot_product',
         'smaller weights generalise': '02_dot_product',
         'print the layers': '02_dot_product',
+        'What does `argsort` do': '04_interpretation',
+        'the same as sorting them by their mean ratings': '04_interpretation',
+        'have different numbers of factors': '06_neural_net',
+        'nn.Sequential': '06_neural_net',
+        'metadata of users and items': '08_labels',
+        'What is the bootstrapping problem': '17_further_research',
+        'for new users, and for new films': '17_further_research',
+        'How can feedback loops': '17_further_research',
     }
     texts = {p.stem: [t for t in cells(p, 'markdown') if t.startswith('## Questions')] for p in lessons}
     for words, lesson in asked.items():
