@@ -35,7 +35,7 @@ class FactorMap:
     `frame` has name, pc1, pc2, …, distance and quadrant on the two `components` shown, and more. `genres` are
     those that have a colour; `ends` tells what lies far out on a component, and `named` gives it a name.
     Made by `from_learner` or `from_factors`; `on` shows another pair.
-    Well-liked and often-rated rows lie on the positive side of every component (see `_orientation`)."""
+    Over all rows, each component rises with mean rating and number of ratings (see `_orientation`)."""
     def __init__(self,
         frame:pd.DataFrame,  # With columns name, pc1, pc2, …
         ratio,               # (k,) share of the variance of each component
