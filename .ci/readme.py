@@ -20,8 +20,7 @@ def readme(notebook=root/'nbs'/'index.ipynb') -> tuple:
         if 'hide' in directives: continue
         cell.source = '\n'.join(o for o in lines if not o.startswith('#|')).strip()
         if cell.cell_type == 'code':
-            alt = directives.get('fig-alt', '').strip('"')
-            shown = [markdown for out in _merged(cell.outputs) if (markdown := _output(out, alt, pictures))]
+            shown = [markdown for out in _merged(cell.outputs) if (markdown := _output(out, pictures))]
             code = [] if directives.get('echo') == 'false' else [f'```python\n{cell.source}\n```']
             cell = nbformat.v4.new_markdown_cell('\n\n'.join(code + shown))
         cells.append(cell)
@@ -45,12 +44,13 @@ def _merged(outputs) -> list:
     return res
 
 
-def _output(out, alt, pictures) -> str:
+def _output(out, pictures) -> str:
     "One output as Markdown: a picture (kept in `pictures`), Markdown, or text"
     data = out.get('data', {})
     if 'image/png' in data:
         path = f'nbs/images/index_{len(pictures) + 1}.png'
         pictures[path] = base64.b64decode(data['image/png'])
+        alt = out.metadata.get('image/png', {}).get('alt', '')  # `python .ci/alt.py` put it there
         return f'![{alt}]({path})'
     text = data.get('text/markdown') or out.get('text') or data.get('text/plain', '')
     if 'text/markdown' in data: return text

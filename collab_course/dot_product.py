@@ -37,7 +37,7 @@ class DotProductBias(Module):
     """Rating = (user factors · item factors + user bias + item bias) through a sigmoid into `y_range`.
 
     Models 3 and 4. Takes x (batch, 2), user and item indices (row 0 is `#na#`); returns (batch, 1).
-    Source: Koren, Bell and Volinsky 2009 (doi 10.1109/MC.2009.263), equation 4, without the mean."""
+    Source: Howard and Gugger 2020, chapter 8; Koren, Bell and Volinsky 2009, doi 10.1109/MC.2009.263."""
     def __init__(self, n_users:int, n_items:int, n_factors:int, y_range:tuple=(0, 5.5)):
         store_attr()
         self.user_factors, self.user_biases = Embedding(n_users, n_factors), Embedding(n_users, 1)

@@ -8,6 +8,7 @@ __all__ = ['LabelSet', 'label_set', 'LabelEmbedding', 'HasLabels', 'DotProductLa
 # %% ../nbs/08_labels.ipynb #e46e6872
 from fastai.collab import *
 from fastai.tabular.all import *
+from .dot_product import in_range
 from .errors import *
 from .movielens import *
 from .interface import *
@@ -173,7 +174,7 @@ class DotProductLabels(HasLabels):
     def forward(self, x):
         (users, user_bias), (items, item_bias) = self.side('user', x[:, 0]), self.side('item', x[:, 1])
         res = (users*items).sum(dim=1) + user_bias + item_bias                # (batch,)
-        return res if self.y_range is None else sigmoid_range(res, *self.y_range)
+        return in_range(res, self.y_range)
 
     def _part(self, which:str) -> tuple: # (rows, n_factors), (rows,)
         "Factors and biases of all users, of all items or of all labels of a set"
@@ -248,7 +249,7 @@ class LabelsNN(HasLabels):
         own = [self.user_factors(index['user']), self.item_factors(index['item'])]
         labels = [e(index[e.which]) for e in self.label_factors]
         res = self.layers(torch.cat(own + labels, dim=1))                                    # (batch, 1)
-        return res if self.y_range is None else sigmoid_range(res, *self.y_range)
+        return in_range(res, self.y_range)
 
 # %% ../nbs/08_labels.ipynb #5ide1abe
 def side_labels(

@@ -8,6 +8,7 @@ __all__ = ['nets', 'CollabNN']
 # %% ../nbs/06_neural_net.ipynb #8f1fd82c
 from fastai.collab import *
 from fastai.tabular.all import *
+from .dot_product import in_range
 from .interface import *
 from .progression import *
 
@@ -32,7 +33,7 @@ class CollabNN(Module):
     def forward(self, x):
         users, items = self.user_factors(x[:, 0]), self.item_factors(x[:, 1])
         res = self.layers(torch.cat([users, items], dim=1))                      # (batch, 1)
-        return res if self.y_range is None else sigmoid_range(res, *self.y_range)
+        return in_range(res, self.y_range)
 
 # %% ../nbs/06_neural_net.ipynb #bd0d9a0c
 _by_rule = lambda n: (n, emb_sz_rule(n))    # (rows, factors)

@@ -45,7 +45,7 @@ class BiasOnly(Module):
 
     def forward(self, x):
         res = (self.user_biases(x[:, 0]) + self.item_biases(x[:, 1])).squeeze(1)   # (batch,)
-        return res if self.y_range is None else sigmoid_range(res, *self.y_range)
+        return in_range(res, self.y_range)
 
 # %% ../nbs/package/09_progression.ipynb #a4d91c1b
 @dataclass(frozen=True)

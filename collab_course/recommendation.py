@@ -15,6 +15,7 @@ from fastai.collab import *
 from fastai.tabular.all import *
 from scipy.optimize import least_squares
 from scipy.special import expit
+from .dot_product import in_range
 from .errors import *
 from .data import *
 from .loaders import *
@@ -177,7 +178,7 @@ class _Dot:
     with_bias:bool     # Whether users have biases that are learned
     y_range:tuple      # (low, high) of the sigmoid; None for none
 
-    def rating(self, z): return z if self.y_range is None else sigmoid_range(z, *self.y_range)
+    def rating(self, z): return in_range(z, self.y_range)
 
     def pairs(self, u, i): # (n,) indices of users, (n,) of items → (n,) ratings
         biases = self.user_biases[u] + self.item_biases[i]

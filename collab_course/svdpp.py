@@ -9,6 +9,7 @@ __all__ = ['svdpp_recipe', 'neighbours_matrix', 'SVDpp', 'svdpp_learner', 'Ensem
 import warnings
 from fastai.collab import *
 from fastai.tabular.all import *
+from .dot_product import in_range
 from .errors import *
 from .history import *
 from .interface import *
@@ -91,7 +92,7 @@ class SVDpp(WithHistory, DotProductLabels):
         users, user_bias = self.side('user', x[:, 0], sums)
         items, item_bias = self.side('item', x[:, 1], sums)
         res = (users*items).sum(dim=1) + user_bias + item_bias        # (batch,)
-        return res if self.y_range is None else sigmoid_range(res, *self.y_range)
+        return in_range(res, self.y_range)
 
     @torch.no_grad()
     def given_part(self, rated=None, labels=None, memo=None) -> Tensor:

@@ -7,6 +7,7 @@ import numpy as np, pandas as pd, pytest, torch
 from fastai.collab import *
 from fastai.tabular.all import *
 
+from conftest import parity, people
 from collab_course import recommendation, saving
 from collab_course.cli import main
 from collab_course.errors import DataError
@@ -31,15 +32,6 @@ from collab_course.recommendation import *
 from collab_course.saving import *
 
 R = (.5, 5.5)
-parity = LabelSet(
-    'parity', 'item', ['#na#', 'odd', 'even'], torch.tensor([[0, 0]] + [[1 + k % 2, 0] for k in range(20)])
-)
-people = LabelSet(
-    'people',
-    'user',
-    ['#na#', 3, 7],
-    torch.tensor([[0, 0]] + [[1, 2] if k % 3 == 0 else [k % 3, 0] for k in range(20)]),
-)
 FORMULA = {
     'dot': lambda d: DotProduct(d.n_users, d.n_items, 4),
     'dot, sigmoid': lambda d: DotProduct(d.n_users, d.n_items, 4, R),

@@ -6,6 +6,7 @@ import numpy as np, pandas as pd, pytest, torch
 from fastai.collab import *
 from fastai.tabular.all import *
 
+from conftest import parity, people
 from collab_course.errors import DataError
 from collab_course.dot_product import DotProductBias
 from collab_course.labels import *
@@ -19,15 +20,6 @@ from collab_course.neural_net import CollabNN
 from collab_course.training import recipes
 
 R = (.5, 5.5)
-parity = LabelSet(
-    'parity', 'item', ['#na#', 'odd', 'even'], torch.tensor([[0, 0]] + [[1 + k % 2, 0] for k in range(20)])
-)
-people = LabelSet(
-    'people',
-    'user',
-    ['#na#', 3, 7],
-    torch.tensor([[0, 0]] + [[1, 2] if k % 3 == 0 else [k % 3, 0] for k in range(20)]),
-)
 MODELS = {
     'labels': lambda d: DotProductLabels(d.n_users, d.n_items, 4, R, [parity, people]),
     'labels, none': lambda d: DotProductLabels(d.n_users, d.n_items, 4, R),
