@@ -118,6 +118,23 @@ answers['05_maps'] = {
     4: Exercise(.657, 'the rows are the films, and a blank gets the mean of its row', tol=.002),
 }
 
+# %% ../nbs/package/18_exercises.ipynb #df593b6d
+answers['06_neural_net'] = {
+    1: Exercise(.862, 'concatenate users, items and users*items: three times 50 inputs', tol=.008),
+    2: Exercise(.021, 'only n_act changes; the answer is a share, between 0 and 1', tol=.006),
+    3: Exercise([600, 600], '1.6*n**0.56 would be more than 1,000 for the users; the limit counts'),
+    4: Exercise(.905, 'the row of CollabNN in the column valid_mse', tol=.015),
+}
+
+# %% ../nbs/package/18_exercises.ipynb #4c546a7a
+answers['07_keras_lesson'] = {
+    1: Exercise(2.007, 'only the first of the five products changes, by (1 - 0.52)*0.68', tol=.01),
+    2: Exercise(-.0491, 'sort the item biases of the untrained model, and leave out row 0', tol=.0003),
+    3: Exercise(1.13, 'it is far worse than with the penalty, and worse than biases alone', tol=.06),
+    4: Exercise(2.23, 'solve the table without the blanked ratings, then rmse_on the blanked ones', tol=.15),
+    5: Exercise(2, 'count the True in corner.isna()'),
+}
+
 # %% ../nbs/package/18_exercises.ipynb #e5110011
 answers['11_stars'] = {
     1: Exercise(.905, 'the best probabilities are 1 for the star that was given, else 0', tol=.001),
