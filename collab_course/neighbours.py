@@ -42,7 +42,7 @@ class _SparseProduct(torch.autograd.Function):
     def backward(ctx, g):
         with torch.autocast(g.device.type, enabled=False): return ctx.S_t @ g.float().contiguous(), None, None
 
-# %% ../nbs/package/10_neighbours.ipynb #09fdb76c
+# %% ../nbs/package/10_neighbours.ipynb #5fdc895c
 class WithNeighbours(WithHistory):
     """A model that sums `implicit` (n_users + n_items, …) over its training pairs.
 
@@ -62,5 +62,13 @@ class WithNeighbours(WithHistory):
         w = self.implicit.weight
         with torch.autocast(w.device.type, enabled=False):
             return _SparseProduct.apply(w.float(), *self.neighbours()).to(w.dtype)
+
+    @torch.no_grad()
+    def given_part(self, rated=None, labels=None, memo=None) -> Tensor:
+        "What labels say, and what the rated items say whatever their stars"
+        res = super().given_part(rated, labels, memo)
+        if rated is None: return res + self.sums()[:self.n_users]
+        rated = torch.as_tensor(rated, dtype=torch.long, device=res.device).unique()
+        return res + self.implicit.weight[self.n_users + rated].sum(0)*max(len(rated), 1)**-.5
 
     def __getstate__(self): return self.__dict__ | {'_kept': None}
