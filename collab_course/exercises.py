@@ -123,7 +123,7 @@ answers['08_labels'] = {
     1: Exercise(.25, 'two zeros fill the row up, and each of them counts as row 0', tol=.001),
     2: Exercise(.19, 'biases(model, "occupation")[1:], the largest less the smallest', tol=.06),
     3: Exercise(.844, 'label_set(dls, table, "letter"), alone in DotProductLabels; then mse_flat', tol=.008),
-    4: Exercise(['Comedy', 4.55], 'a film with two genres counts twice; the overall mean is over seven ratings',
+    4: Exercise(['Comedy', 4.55], 'a film with two genres counts twice; the overall mean is of seven ratings',
                 tol=.006),
 }
 
