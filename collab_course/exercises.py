@@ -157,3 +157,20 @@ answers['17_further_research'] = {
     3: Exercise(.177, 'choose by the fewest ratings in each world, and keep everything else', tol=.015),
     4: Exercise(.354, 'count each pair of two items once; divide pairs without users by all', tol=.001),
 }
+
+# %% ../nbs/package/18_exercises.ipynb #a8labels
+answers['08_labels'] = {
+    1: Exercise(.25, 'two zeros fill the row up, and each of them counts as row 0', tol=.001),
+    2: Exercise(.19, 'biases(model, "occupation")[1:], the largest less the smallest', tol=.06),
+    3: Exercise(.844, 'label_set(dls, table, "letter"), alone in DotProductLabels; then mse_flat', tol=.008),
+    4: Exercise(['Comedy', 4.55], 'a film with two genres counts twice; the overall mean is of seven ratings',
+                tol=.006),
+}
+
+# %% ../nbs/package/18_exercises.ipynb #a9rated0
+answers['09_who_rated_what'] = {
+    1: Exercise(.7975, 'divide the sums once more by the root of n, and set wd=.3 in the recipe', tol=.003),
+    2: Exercise(.851, 'shuffle column 1 of the training pairs, and keep the ratings as they are', tol=.006),
+    3: Exercise(.772, 'the variance of the sum is 0.78 + 0.78 + 2 times the covariance', tol=.0006),
+    4: Exercise(['Cem', .71], 'Bob has most films in common with Ann, but a long list', tol=.006),
+}
