@@ -126,6 +126,22 @@ answers['11_stars'] = {
     4: Exercise(1.297, '-(shares*shares.log()).sum(), with the natural logarithm', tol=.001),
 }
 
+# %% ../nbs/package/18_exercises.ipynb #a12c4e57
+answers['12_ranking'] = {
+    1: Exercise(.083, 'of equal scores the lower index wins; see what ranking_metrics says', tol=.002),
+    2: Exercise(.265, 'choose a by ranking_metrics on the inner split, then measure once', tol=.008),
+    3: Exercise(.372, 'self.x holds the rows; see by printing that targets are 1 and 0', tol=.015),
+    4: Exercise('Clue', 'top_k of the scores of you, with -inf for Alien and Seven'),
+}
+
+# %% ../nbs/package/18_exercises.ipynb #a13c4e57
+answers['13_recommendation'] = {
+    1: Exercise(2, 'compare two lists of ten titles, both without what user 42 has'),
+    2: Exercise(-.159, 'append to A and to left, and solve the same equation', tol=.002),
+    3: Exercise(.69, 'x is tensor([1., 0, 1]); in the end divide column 2 by -P[2, 2]', tol=.001),
+    4: Exercise('Godfather: Part II, The (1974)', 'the whole table goes into ranker.recommend_new'),
+}
+
 # %% ../nbs/package/18_exercises.ipynb #14a3c5e7
 answers['14_robust_pca'] = {
     1: Exercise([0, 1], 'make it with torch.zeros(20, 20); look at rank, and count S != 0'),
