@@ -65,6 +65,8 @@ _recommending = """example:
   collab-course recommend films --rated-from letterboxd.csv for whoever exported that
   collab-course train ratings.csv --out mine                your own ratings: user, item, rating
   collab-course recommend mine --user 42                    what user 42 would rate best among the rest
+  collab-course train plays.csv --model ease --out lists    better lists: user and item are enough
+  collab-course recommend lists --rated "Star Wars (1977)"  no stars are needed there
   collab-course recommend mine --all --out lists.csv        ten for everybody
   collab-course similar mine "Star Wars (1977)" --json      for machines
   collab-course evaluate mine later.csv                     how good is it on ratings that came later?
@@ -108,7 +110,8 @@ def _add_reading(parser):
     group.add_argument('--log1p', action='store_true', help='the ratings are counts, such as plays or hours')
 
 # %% ../nbs/package/18_cli.ipynb #a1af1ca2
-_models = 'biases', 'dot-product', 'dot-product-bias', 'net', 'implicit'
+_rankers = 'popularity', 'ease', 'mult-dae'
+_models = 'biases', 'dot-product', 'dot-product-bias', 'net', 'implicit', *_rankers
 _parts = 'accuracy', 'ranking', 'growth'
 
 def _progression_parser(commands):
@@ -127,32 +130,23 @@ def _progression_parser(commands):
 def _train_parser(commands):
     p = _add_command(commands, 'train', 'train a model on ratings, say how good it is, and save it',
                      train_command, _recommending)
-    p.add_argument(
-        'ratings', metavar='FILE_OR_NAME', help='a file of ratings, or a MovieLens data set: ml-100k, …'
-    )
+    p.add_argument('ratings', metavar='FILE_OR_NAME',
+                   help='a file of ratings, or a MovieLens data set: ml-100k, …; '
+                        'for a model that ranks, users and items are enough')
     p.add_argument('--out', required=True, metavar='FOLDER',
                    help='where the recommender is saved; one that is there is replaced')
-    p.add_argument(
-        '--model',
-        default='dot-product-bias',
-        choices=_models,
-        help='biases: how users and items differ, no taste; dot-product, dot-product-bias: taste as '
-        'factors; net: a small neural net; implicit: SVD++, who rated what counts, too '
-        '(default: dot-product-bias)',
-    )
-    p.add_argument(
-        '--recipe',
-        choices=['original', 'fast'],
-        help="batches of 64 or of 512, smaller ones for few ratings (default: fast; 'implicit' has its own)",
-    )
+    p.add_argument('--model', default='dot-product-bias', choices=_models,
+                   help='predict ratings: biases (how users and items differ, no taste), dot-product, '
+                        'dot-product-bias (taste as factors), net (a small neural net), implicit (SVD++: who '
+                        'rated what counts, too); make better lists: popularity (the same for everybody), '
+                        'ease, mult-dae (default: dot-product-bias)')
+    p.add_argument('--recipe', choices=['original', 'fast'],
+                   help='batches of 64 or of 512, smaller ones for few ratings '
+                        "(default: fast; 'implicit' and 'mult-dae' have their own)")
     p.add_argument('--epochs', type=_count, help="instead of the recipe's")
-    p.add_argument(
-        '--valid',
-        type=_share,
-        default=0.1,
-        metavar='SHARE',
-        help='share of the ratings held out to measure the error; 0 measures nothing (default: 0.1)',
-    )
+    p.add_argument('--valid', type=_share, default=0.1, metavar='SHARE',
+                   help='share of the ratings held out to measure the error; 0 measures nothing '
+                        '(default: 0.1)')
     p.add_argument('--time', metavar='COLUMN', help='hold out the latest ratings by this column')
     p.add_argument('--keep-held-out', action='store_true',
                    help='save the model that was measured; without this it is trained again on all ratings')
@@ -167,7 +161,7 @@ def _recommend_parser(commands):
     p.add_argument('folder', help='what train wrote')
     p.add_argument('--user', metavar='ID', help='a user of the ratings')
     p.add_argument('--rated', action='append', default=[], metavar='ITEM=RATING',
-                   help='what somebody new rated; may come many times. '
+                   help='what somebody new rated, for a model that ranks just ITEM; may come many times. '
                         'Without --user and --rated: what most people rated')
     p.add_argument('--rated-from', metavar='FILE',
                    help="somebody's list: an export of Letterboxd, Goodreads or IMDb, or titles and stars")
@@ -257,13 +251,22 @@ def _printable(name) -> str:
     return ''.join(c if c.isprintable() else '\ufffd' for c in str(name))
 
 # %% ../nbs/package/18_cli.ipynb #19058ed5
-def _read(file:str, name:str, **options):
-    "The ratings of a file; `name` is what messages call it"
+def _read(file:str, name:str, read=None, **options):
+    "The ratings of a file; `name` is what messages call it, `read` a function other than `read_ratings`"
     from collab_course.data import read_ratings
     _check_there(file, name)
-    ratings = read_ratings(file, **options)
+    ratings = (read or read_ratings)(file, **options)
     need(len(ratings) >= 10, f"{name}: {len(ratings)} ratings are too few; at least 10 are needed", Unusable)
     return ratings
+
+def _pairs(file, rating=None, decimal=None, missing=None, transform=None, **options):
+    "Who chose what, of a file or a table; what is said of ratings has no meaning there"
+    from collab_course.data import read_interactions
+    said = {'--rating': rating, '--decimal': decimal, '--missing': missing, '--log1p': transform}
+    given = [option for option, value in said.items() if value is not None]
+    need(not given, f"{', '.join(given)}: a model that ranks does not look at ratings; drop the rows that "
+                    'do not count before', Unusable)
+    return read_interactions(file, **options)
 
 def _check_there(file:str, name:str=None):
     need(Path(file).exists(), f"{name or file}: there is no such file", Unusable)
@@ -379,13 +382,14 @@ def _device(name:str) -> str:
     return name
 
 def _train_data(args):
-    "The ratings of a file, or of a MovieLens data set"
+    "The ratings of a file, or of a MovieLens data set; for a model that ranks, who chose what"
     from collab_course.data import read_ratings
     from collab_course.movielens import data_sets, movielens
+    read = _pairs if args.model in _rankers else read_ratings
     if args.ratings not in data_sets or Path(args.ratings).exists():
-        return _read(args.ratings, args.ratings, **_reading(args))
+        return _read(args.ratings, args.ratings, read, **_reading(args))
     ratings = movielens(args.ratings, verbose=False).ratings
-    return read_ratings(ratings[['user', 'title', 'rating', 'timestamp']], item='title')
+    return read(ratings[['user', 'title', 'rating', 'timestamp']], item='title')
 
 def _held_out(ratings, args) -> dict:
     "Which rows are held out, as an argument of `from_df`"
@@ -397,16 +401,29 @@ def _held_out(ratings, args) -> dict:
 def train_command(args):
     "Train a model, say how good it is, and save a recommender."
     import time
-    from collab_course.data import describe_ratings
-    from collab_course.loaders import RatingsDataLoaders
     from collab_course.saving import Recommender, check_folder
+    _check_training(args)
     ratings = _train_data(args)
     check_folder(args.out)
-    say = (lambda line: None) if args.json else _say
-    say(describe_ratings(ratings))
     need(ratings.user.nunique() > 1, _alone.format(args.ratings), Unusable)
-    def loaders(**rows): return RatingsDataLoaders.from_df(ratings, seed=args.seed, device=device, **rows)
     device, start = _device(args.device), time.perf_counter()
+    train = _train_ranker if args.model in _rankers else _train_rater
+    learn, report = train(args, ratings, device, _quiet if args.json else _say)
+    Recommender.from_learner(learn).save(args.out)
+    seconds = round(time.perf_counter() - start, 2)
+    about = dict(folder=str(args.out), model=args.model, ratings=len(ratings),
+                 users=learn.dls.n_users - 1, items=learn.dls.n_items - 1)
+    if args.json: _json(about | report | dict(seconds=seconds))
+    else: _say(f"{seconds:.1f} s; written to {args.out}")
+
+def _quiet(line:str): "Nothing is said where JSON is wanted"
+
+def _train_rater(args, ratings, device, say) -> tuple: # a learner, what was measured
+    "Train a model of ratings: on the rows that are not held out, measure, then on all of them"
+    from collab_course.data import describe_ratings
+    from collab_course.loaders import RatingsDataLoaders
+    def loaders(**rows): return RatingsDataLoaders.from_df(ratings, seed=args.seed, device=device, **rows)
+    say(describe_ratings(ratings))
     dls = loaders(**_held_out(ratings, args))
     recipe = _recipe(args, len(dls.train_ds))
     say(f"training {args.model} for {recipe.n_epoch} epochs in batches of {recipe.bs}")
@@ -415,20 +432,14 @@ def train_command(args):
     if errors: say(_said(errors))
     if errors and not args.keep_held_out:
         learn = _trained(loaders(valid_pct=0.), args.model, recipe, args.seed)
-        say('trained again on all ratings, those held out included (--keep-held-out does not)')
-    Recommender.from_learner(learn).save(args.out)
-    seconds = round(time.perf_counter() - start, 2)
-    say(f"{seconds:.1f} s; written to {args.out}")
-    if args.json: _json(_report(args, dls, ratings, errors) | dict(seconds=seconds))
+        say(_again)
+    return learn, dict(held_out=errors.get('held_out', 0), rmse=errors.get('rmse'),
+                       rmse_of_the_mean=errors.get('mean'), rmse_of_biases=errors.get('biases'))
+
+_again = 'trained again on all ratings, those held out included (--keep-held-out does not)'
 
 _alone = ("{0} is one person's list, and nothing can be learned from it alone. Train on others' ratings "
           '(collab-course train ml-100k --out films), then: collab-course recommend films --rated-from {0}')
-
-def _report(args, dls, ratings, errors:dict) -> dict:
-    "What `--json` prints of a training"
-    return dict(folder=str(args.out), model=args.model, ratings=len(ratings), users=dls.n_users - 1,
-                items=dls.n_items - 1, held_out=errors.get('held_out', 0), rmse=errors.get('rmse'),
-                rmse_of_the_mean=errors.get('mean'), rmse_of_biases=errors.get('biases'))
 
 def _errors(learn, recipe, args) -> dict:
     "The RMSE on the ratings held out, and what it takes to be better than: the mean, and biases alone"
@@ -446,6 +457,58 @@ def _said(errors:dict) -> str:
     if errors['rmse'] < errors['mean']: return line
     return f"{line}\nwarning: no better than always saying the mean: there is too little to learn from"
 
+# %% ../nbs/package/18_cli.ipynb #a11e8d7c
+def _check_training(args):
+    "Raise `Unusable` for options that the model has no use for"
+    unused = {'popularity': ('recipe', 'epochs'), 'ease': ('recipe', 'epochs'), 'mult-dae': ('recipe',)}
+    for option in unused.get(args.model, ()):
+        given = getattr(args, option) is not None
+        need(not given, f"--{option} is of no use to {args.model}: leave it out", Unusable)
+
+def _ranker(args, dls, recipe):
+    "A learner with a model that ranks: trained, or made"
+    from fastai.learner import Learner
+    from collab_course.ranking import EASE, Popularity, ranking_learner, softmax_loss
+    if args.model == 'mult-dae':
+        learn = ranking_learner(dls, recipe=recipe, seed=args.seed)
+        with learn.no_bar(), learn.no_logging(): recipe.fit(learn)
+        return learn
+    make = EASE if args.model == 'ease' else Popularity
+    return Learner(dls, make(dls.n_users, dls.n_items, dls.train_ds.x).to(dls.device), loss_func=softmax_loss)
+
+def _train_ranker(args, interactions, device, say) -> tuple: # a learner, what was measured
+    "Make a model that ranks: of the rows that are not held out, measure its lists, then of all rows"
+    from dataclasses import replace
+    from collab_course.history import HistoryDataLoaders
+    from collab_course.ranking import ranking_recipe
+    def loaders(**rows):
+        return HistoryDataLoaders.from_df(interactions, seed=args.seed, device=device, **rows)
+    n_users, n_items = interactions.user.nunique(), interactions['item'].nunique()
+    say(f"{len(interactions):,} pairs of {n_users:,} users and {n_items:,} items: who chose what")
+    recipe = replace(ranking_recipe, n_epoch=args.epochs or ranking_recipe.n_epoch)
+    learn = _ranker(args, loaders(**_held_out(interactions, args)), recipe)
+    lists = _lists_measured(learn)
+    if lists: say(_said_of_lists(lists))
+    if lists and not args.keep_held_out:
+        learn = _ranker(args, loaders(valid_pct=0.), recipe)
+        say(_again)
+    return learn, dict(held_out=lists.get('held_out', 0), ndcg=lists.get('ndcg'),
+                       ndcg_of_popularity=lists.get('popularity'))
+
+def _lists_measured(learn) -> dict:
+    "nDCG@10 on what was held out, and that of the list which is the same for everybody"
+    from collab_course.evaluation import ranking_metrics
+    from collab_course.ranking import Popularity
+    dls = learn.dls
+    if not len(dls.valid_ds): return {}
+    popular = Popularity(dls.n_users, dls.n_items, dls.train_ds.x)
+    ndcg, popularity = (float(ranking_metrics(m, dls)['nDCG']) for m in (learn.model, popular))
+    return dict(held_out=len(dls.valid_ds), ndcg=round(ndcg, 4), popularity=round(popularity, 4))
+
+def _said_of_lists(lists:dict) -> str:
+    line = f"nDCG@10 {lists['ndcg']} on {lists['held_out']:,} pairs held out"
+    return f"{line} (the most popular for everybody: {lists['popularity']})"
+
 # %% ../nbs/package/18_cli.ipynb #4b8a7ec4
 def _known(text:str, names:list):
     "The name that a text on the command line means: itself, or a number"
@@ -455,15 +518,20 @@ def _known(text:str, names:list):
         except ValueError: pass
     return text
 
-def _rated(pairs:list) -> list: # (item, rating)
+def _rated(pairs:list) -> list: # (item, rating); None where no rating is said
     "What `--rated` says"
-    rated = []
-    for pair in pairs:
-        item, _, rating = pair.rpartition('=')
-        try: rated.append((item, float(rating)))
-        except ValueError: item = ''
-        need(item, f'--rated {pair!r} should be ITEM=RATING, as "Star Wars (1977)=5"', Unusable)
-    return rated
+    return [_rated_pair(pair) for pair in pairs]
+
+def _rated_pair(pair:str) -> tuple:
+    item, _, rating = pair.rpartition('=')
+    try: return (item, float(rating)) if item else (pair, None)
+    except ValueError: return pair, None
+
+def _check_rated(rated:list, ranks:bool):
+    "A model of ratings needs a rating with every item"
+    for item, rating in rated:
+        need(ranks or rating is not None, f'--rated {item!r} should be ITEM=RATING, as "Star Wars (1977)=5"',
+             Unusable)
 
 def recommend_command(args):
     "Print the best items for a user, or for somebody new."
@@ -475,6 +543,7 @@ def recommend_command(args):
     rated = _rated(args.rated)
     from collab_course.saving import Recommender
     rec = Recommender.load(args.folder, _device(args.device))
+    _check_rated(rated, rec.ranks)
     if args.all: return _recommend_all(rec, args)
     asked, recommend = _asked(rec, rated, args)
     top = recommend(args.n, exclude_seen=not args.include_seen)
@@ -495,7 +564,7 @@ def _asked(rec, rated:list, args) -> tuple: # what was asked, for JSON; a functi
         _check_there(args.rated_from)
         table = read_table(args.rated_from)
         return dict(rated_from=args.rated_from), partial(rec.recommend_new, table)
-    rated = [(_known(item, rec.items), rating) for item, rating in rated]
+    rated = [(_known(item, rec.items), 1. if rating is None else rating) for item, rating in rated]
     asked = dict(rated=[dict(item=item, rating=rating) for item, rating in rated])
     return asked, partial(rec.recommend_new, rated)
 
@@ -509,11 +578,14 @@ def _recommend_all(rec, args):
 
 def _say_recommended(rows, value_name:str, args):
     if args.user is None and not args.rated and not args.rated_from:
-        _say('what most people rated, with their mean rating (say --user or --rated for your own):')
+        rated = 'what most people rated, with their mean rating'
+        what = 'what is popular' if value_name == 'score' else rated
+        _say(f"{what} (say --user or --rated for your own):")
     if not rows:
         hint = '' if args.include_seen else ' (--include-seen lists it all the same)'
         _say(f'nothing is left to recommend: everything is rated{hint}')
-    for r in rows: _say(f"{r[value_name]:6.2f}  {_printable(r['item'])}")
+    if rows: _say(f"{value_name:>9}  item")
+    for r in rows: _say(f"{r[value_name]:9.2f}  {_printable(r['item'])}")
 
 def similar_command(args):
     "Print the items nearest to one."
@@ -541,16 +613,41 @@ def evaluate_command(args):
     "Print the error of a recommender on ratings that it has not seen."
     from collab_course.data import describe_ratings
     from collab_course.saving import Recommender
-    ratings, rec = _read(args.ratings, args.ratings, **_reading(args)), Recommender.load(args.folder)
+    rec = Recommender.load(args.folder)
+    ratings = _later(args, rec)
     known = ratings[ratings.user.isin(rec.users[1:]) & ratings['item'].isin(rec.items[1:])]
     nobody = f"{args.ratings}: none of {len(ratings)} ratings is of a user and an item that the model knows"
     need(len(known), nobody, Unusable)
+    if rec.ranks: return _say_lists(args, rec, ratings, known)
     errors = _errors_of(rec, known)
     if args.json: return _json(dict(ratings=len(ratings), known=len(known), **errors))
     _say(describe_ratings(ratings))
     mean = f" (always the mean: {errors['rmse_of_the_mean']})" if 'rmse_of_the_mean' in errors else ''
     measured = f"RMSE {errors['rmse']}, MAE {errors['mae']}"
     _say(f"{measured} on the {len(known):,} whose user and item are known{mean}")
+
+def _later(args, rec):
+    "The ratings of a file; for a model that ranks, who chose what"
+    return _read(args.ratings, args.ratings, _pairs if rec.ranks else None, **_reading(args))
+
+def _say_lists(args, rec, ratings, known):
+    "nDCG@10 of the lists on what was chosen later, and that of the list which is the same for everybody"
+    import torch
+    from collab_course.evaluation import history_metrics
+    from collab_course.history import History
+    from collab_course.ranking import Popularity
+    sizes = len(rec.users), len(rec.items)
+    places = [{name: k for k, name in enumerate(vocab)} for vocab in (rec.users, rec.items)]
+    pairs = torch.tensor([[at[name] for at, name in zip(places, pair)]
+                          for pair in zip(known.user, known['item'])])
+    have, wanted = rec.rated or History(pairs[:0], *sizes), History(pairs, *sizes)
+    model = rec.model.cpu()
+    ndcg, popular = (round(float(history_metrics(m, have, wanted)['nDCG']), 4)
+                     for m in (model, Popularity(*sizes, have)))
+    if args.json: return _json(dict(ratings=len(ratings), known=len(known), ndcg=ndcg,
+                                    ndcg_of_popularity=popular))
+    _say(f"nDCG@10 {ndcg} on the {len(known):,} of {len(ratings):,} pairs whose user and item are known "
+         f"(the most popular for everybody: {popular})")
 
 def _errors_of(rec, known) -> dict:
     "Errors on ratings whose users and items are known, and the error of always saying the mean"
@@ -567,14 +664,14 @@ def update_command(args):
     from collab_course.saving import Recommender, check_folder
     check_folder(args.out)
     rec = Recommender.load(args.folder, _device(args.device))
-    ratings = _read(args.ratings, args.ratings, **_reading(args))
+    ratings = _later(args, rec)
     names = dict(zip(('user', 'item', 'rating'), (*rec.classes, rec.rating_name)))
     new = rec.update(ratings.rename(columns=names), seed=args.seed)
     new.save(args.out)
     n_users, n_items = sizes(new.model)
     done = dict(folder=args.out, ratings=len(new.rated), users=n_users - 1, items=n_items - 1)
     if args.json: return _json(done)
-    _say(describe_ratings(ratings))
+    _say(f"{len(ratings):,} pairs" if rec.ranks else describe_ratings(ratings))
     _say(f"{new!r}; written to {args.out}")
 
 def info_command(args):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ranking_measures', 'dcg', 'precision_at_k', 'recall_at_k', 'average_precision_at_k', 'reciprocal_rank_at_k',
            'hit_at_k', 'ndcg_at_k', 'coverage', 'novelty', 'rating_errors', 'random_split', 'user_split', 'item_split',
-           'leave_one_out', 'time_split', 'split_report', 'rank_scores', 'ranking_metrics']
+           'leave_one_out', 'time_split', 'split_report', 'rank_scores', 'ranking_metrics', 'history_metrics']
 
 # %% ../nbs/package/12_evaluation.ipynb #fb45e2ef
 from fastai.collab import *
@@ -335,9 +335,21 @@ def ranking_metrics(
     Scores are made for a block of users at a time (64 MB).
     Raises `DataError` where there is nothing to find, `ValueError` for scores of another shape or a NaN."""
     known, wanted = (History(ds.x.cpu(), dls.n_users, dls.n_items) for ds in (dls.train_ds, dls.valid_ds))
-    users, lists, hits, n_relevant = _all_hits(model, known, wanted, k)
-    each = pd.DataFrame({name: f(hits, n_relevant).numpy() for name, f in ranking_measures.items()})
-    if per_user:
-        user_name = dls.train_ds.cat_names[0]
-        return each.set_axis(pd.Index([dls.classes[user_name][u] for u in users.tolist()], name=user_name))
-    return pd.concat([each.astype(float).mean(), _of_all_lists(lists, known)])
+    if not per_user: return history_metrics(model, known, wanted, k)
+    users, _, hits, n_relevant = _all_hits(model, known, wanted, k)
+    user_name = dls.train_ds.cat_names[0]
+    names = pd.Index([dls.classes[user_name][u] for u in users.tolist()], name=user_name)
+    return _each_user(hits, n_relevant).set_axis(names)
+
+def _each_user(hits, n_relevant) -> pd.DataFrame: # One row for each user, one column for each measure
+    return pd.DataFrame({name: f(hits, n_relevant).numpy() for name, f in ranking_measures.items()})
+
+def history_metrics(
+    model,          # As for `ranking_metrics`
+    known:History,  # What users have already: it is not shown again
+    wanted:History, # What is to be found, of the same users and items
+    k:int=10        # Length of the lists
+) -> pd.Series: # The means over users, coverage, novelty and the number of users
+    "`ranking_metrics` without loaders: of what is known, and of what came later. Raises as that does."
+    _, lists, hits, n_relevant = _all_hits(model, known, wanted, k)
+    return pd.concat([_each_user(hits, n_relevant).astype(float).mean(), _of_all_lists(lists, known)])

@@ -286,7 +286,7 @@ def test_somebodys_own_list(films, tmp_path, capsys):
         + '2023-01-01,Cats,2019,https://boxd.it/y,1\n'
     )
     got = said(capsys, 'recommend', films/'model', '--rated-from', tmp_path/'mine.csv', '-n', 3)
-    assert got.out.count('\n') == 3 and "6 of 7 titles are known; not 'Cats (2019)'" in got.err
+    assert got.out.count('\n') == 4 and "6 of 7 titles are known; not 'Cats (2019)'" in got.err
     assert not [i for i in range(6) if f'Film {i}, The' in got.out]
     assert (
         'give one of them'
@@ -363,3 +363,71 @@ def test_ids_that_begin_with_a_dash(tmp_path, capsys):
 
 def test_a_folder_whose_name_has_two_lines(capsys):
     assert said(capsys, 'info', 'a\nb', status=2).err.count('\n') == 1
+
+
+# Models that rank
+
+@pytest.fixture(scope='module')
+def plays(tmp_path_factory):
+    "Who played what, in two tables: users and items that are both even or both odd, and no stars"
+    folder = tmp_path_factory.mktemp('plays')
+    def played(users, items):
+        return [(f'u{u}', f'song {i}') for u in users for i in items if (u + i) % 2 == 0]
+    first, later = played(range(40), range(30)), played(range(40, 46), range(34))
+    for name, rows in (('first', first), ('later', later)):
+        table = pd.DataFrame(rows, columns=['user', 'item']).sample(frac=1, random_state=0)
+        table.assign(time=range(len(table))).to_csv(folder/f'{name}.csv', index=False)
+    return folder
+
+
+@pytest.mark.parametrize('model', ['popularity', 'ease', 'mult-dae'])
+def test_a_ranker_from_file_to_list_and_later(model, plays, tmp_path, capsys):
+    import json
+    epochs = ['--epochs', 30] if model == 'mult-dae' else []
+    out = said(capsys, 'train', plays/'first.csv', '--model', model, '--out', tmp_path/'r', *epochs).out
+    assert '600 pairs of 40 users and 30 items' in out and 'nDCG@10' in out and 'trained again on all' in out
+    for args in (['--user', 'u7'], ['--rated', 'song 1', '--rated', 'song 3=5']):
+        got = said(capsys, 'recommend', tmp_path/'r', *args, '-n', 4, '--include-seen', '--json')
+        items = json.loads(got.out)['items']
+        assert len(items) == 4 and list(items[0]) == ['item', 'score'] and got.err == ''
+        if model != 'popularity': assert all(int(row['item'].split()[1]) % 2 == 1 for row in items)
+    done = said(capsys, 'update', tmp_path/'r', plays/'later.csv', '--out', tmp_path/'new').out
+    assert '46 users and 34 items, 702 ratings' in done
+    shown = said(capsys, 'recommend', tmp_path/'new', '--user', 'u45', '--include-seen', '-n', 40).out
+    assert shown.splitlines()[0].split() == ['score', 'item'] and 'song 33' in shown
+    assert 'score' in said(capsys, 'predict', tmp_path/'new', '--user', 'u45', '--item', 'song 33').out
+
+
+def test_lists_are_measured_on_what_came_later(plays, tmp_path, capsys):
+    import json
+    rows = pd.read_csv(plays/'first.csv')
+    rows[:480].to_csv(tmp_path/'a.csv', index=False)
+    rows[480:].to_csv(tmp_path/'b.csv', index=False)
+    got = json.loads(said(capsys, 'train', tmp_path/'a.csv', '--model', 'ease', '--time', 'time',
+                          '--out', tmp_path/'r', '--json').out)
+    assert got['held_out'] == 48 and got['ndcg_of_popularity'] < got['ndcg'] <= 1
+    got = json.loads(said(capsys, 'evaluate', tmp_path/'r', tmp_path/'b.csv', '--json').out)
+    assert got['ratings'] == 120 and got['ndcg'] > .9 > got['ndcg_of_popularity']
+    assert 'nDCG@10' in said(capsys, 'evaluate', tmp_path/'r', tmp_path/'b.csv').out
+    kept = said(capsys, 'train', tmp_path/'a.csv', '--model', 'ease', '--keep-held-out',
+                '--out', tmp_path/'r')
+    assert 'trained again' not in kept.out
+    assert json.loads(said(capsys, 'info', tmp_path/'r', '--json').out)['trained_on'] == 432
+
+
+@pytest.mark.parametrize('args, words', [
+    (['--model', 'ease', '--epochs', 3], '--epochs is of no use to ease'),
+    (['--model', 'popularity', '--recipe', 'fast'], '--recipe is of no use to popularity'),
+    (['--model', 'mult-dae', '--recipe', 'fast'], '--recipe is of no use to mult-dae'),
+    (['--model', 'ease', '--log1p'], '--log1p: a model that ranks does not look at ratings'),
+    (['--model', 'net'], 'no column for the rating'),
+])
+def test_what_a_ranker_has_no_use_for(args, words, plays, tmp_path, capsys):
+    err = said(capsys, 'train', plays/'first.csv', '--out', tmp_path/'r', *args, status=2).err
+    assert words in err and err.count('\n') == 1 and not (tmp_path/'r').exists()
+
+
+def test_lists_of_ratings_are_called_poor(films, capsys):
+    got = said(capsys, 'recommend', films/'model', '--user', 'u7', '-n', 3)
+    assert got.out.splitlines()[0].split() == ['predicted', 'item'] and 'EASE' in got.err
+    assert 'should be ITEM=RATING' in said(capsys, 'recommend', films/'model', '--rated', 'x', status=2).err

@@ -17,7 +17,7 @@ from collab_course.training import recipes
 from collab_course.history import *
 from collab_course.evaluation import *
 from collab_course.ranking import *
-from collab_course.recommendation import Recommender
+from collab_course.recommendation import PoorListWarning, Recommender
 from collab_course.data import read_interactions
 
 INF = float('inf')
@@ -658,7 +658,6 @@ def test_two_tastes(name):
     ):
         with pytest.raises(UnknownName, match=words): ask()
     with pytest.raises(NotInModel, match='cannot take in'): rec.fold_in([0, 2])
-    with pytest.raises(NotInModel, match='not trained on ratings'): rec.update(rows.assign(rating=1.))
 
 
 @pytest.mark.parametrize('name', RANKERS)
@@ -683,6 +682,79 @@ def test_a_ranker_is_saved_and_its_history_once(name, tmp_path):
     assert torch.equal(again.model.history.pairs, rec.model.history.pairs) and type(again.model) is type(
         rec.model
     )
+
+
+def two_tastes(users, items) -> pd.DataFrame:
+    "Pairs of users and items that are both even or both odd, two in three of them"
+    return pd.DataFrame([(u, i) for u in users for i in items if u % 2 == i % 2 and (u + i) % 3],
+                        columns=['user', 'item'])
+
+
+def ranker(name, rows, n_epoch=40):
+    "A recommender with a ranker made of, or trained on, all rows"
+    dls = HistoryDataLoaders.from_df(rows, valid_pct=0., seed=0, bs=8)
+    set_seed(0)
+    learn = Learner(dls, RANKERS[name](dls.n_users, dls.n_items, dls.train_ds.x), loss_func=softmax_loss)
+    if list(learn.model.parameters()):
+        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(n_epoch, .03)
+    return Recommender.from_learner(learn)
+
+
+@pytest.mark.parametrize('name', RANKERS)
+def test_a_ranker_takes_in_what_came_later(name, tmp_path):
+    "New users and new items; the old recommender stays, and the new one is saved and loaded"
+    rec = ranker(name, two_tastes(range(30), range(40)))
+    before = rec.recommend(None, 5)
+    later = two_tastes(range(30, 36), range(44))                        # users and items that nobody knew
+    new = rec.update(later)
+    assert rec.recommend(None, 5).equals(before) and (len(rec.users), len(rec.items)) == (31, 41)
+    assert (len(new.users), len(new.items)) == (37, 45) and len(new.rated) == len(rec.rated) + len(later)
+    assert torch.equal(new.model.history.pairs, new.rated.pairs)        # what a list is made of, too
+    lists = new.recommend(list(range(36)), 5)
+    assert list(lists) == ['user', 'item', 'score'] and lists.user.nunique() == 36
+    if name != 'popularity': assert (lists.item % 2 == lists.user % 2).mean() > .95
+    shown = new.recommend(list(range(30)), 44).groupby('user')['item'].apply(set)
+    assert all({40, 42} & items or {41, 43} & items for items in shown)  # the new items can be offered
+    new.save(tmp_path/'later')
+    assert Recommender.load(tmp_path/'later').recommend(None, 5).equals(new.recommend(None, 5))
+    with pytest.raises(DataError): rec.update(later[['user']])
+
+
+@pytest.mark.parametrize('name', ['popularity', 'EASE', 'EASE, paper'])
+def test_what_is_solved_at_once_is_the_same_whenever_it_was_told(name):
+    rows = two_tastes(range(30), range(40)).sample(frac=1, random_state=0)
+    first, later = rows.iloc[:300], rows.iloc[300:]
+    updated, anew = ranker(name, first).update(later), ranker(name, rows)
+    items = anew.items[1:]
+    for user in anew.users[1:]:
+        pairs = [(user, item) for item in items]
+        np.testing.assert_allclose(updated.predict(pairs), anew.predict(pairs), atol=1e-4)
+
+
+def test_a_trained_ranker_moves_only_new_rows_first():
+    rec = ranker('MultDAE', two_tastes(range(30), range(40)))
+    new = rec.update(two_tastes(range(30, 36), range(44)), n_epoch=0)
+    old = len(rec.items)
+    assert torch.equal(new.model.item_factors[:old], rec.model.item_factors)
+    assert not torch.allclose(new.model.item_factors[old:], rec.model.item_factors[1:].mean(0))
+    twice = [rec.update(two_tastes(range(30, 36), range(44)), seed=3) for _ in range(2)]
+    assert torch.equal(*(r.model.item_factors for r in twice))          # the same seed, the same numbers
+    assert rec.update(two_tastes([40], range(40)), recipe='fast').ranks
+
+
+def test_a_list_of_predicted_ratings_warns_and_a_ranked_one_does_not(recwarn):
+    rows = two_tastes(range(30), range(40))
+    dls = RatingsDataLoaders.from_df(rows.assign(rating=1. + rows.item % 5), seed=0)
+    rated = Recommender.from_learner(Learner(dls, DotProductBias(dls.n_users, dls.n_items, 3, (.5, 5.5))))
+    warnings.simplefilter('always')
+    ranker('EASE', rows).recommend(3)
+    ranker('EASE', rows).recommend_new([0, 2])
+    assert not [w for w in recwarn if w.category is PoorListWarning]
+    for ask in (lambda: rated.recommend(3), lambda: rated.recommend_new({0: 5, 2: 1})):
+        with pytest.warns(PoorListWarning, match='EASE'): ask()
+    rated.recommend_new({})                                              # what is popular
+    rated.predict((3, 3))
+    assert not [w for w in recwarn if w.category is PoorListWarning]
 
 
 def test_softmax_loss():
