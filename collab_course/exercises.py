@@ -135,29 +135,6 @@ answers['07_keras_lesson'] = {
     5: Exercise(2, 'count the True in corner.isna()'),
 }
 
-# %% ../nbs/package/18_exercises.ipynb #e5110011
-answers['11_stars'] = {
-    1: Exercise(.905, 'the best probabilities are 1 for the star that was given, else 0', tol=.001),
-    2: Exercise(.813, "class_report(…)['mse'] of the averaged probabilities", tol=.002),
-    3: Exercise(.877, 'clearly worse than model 4; see expected_mse in the recorder', tol=.008),
-    4: Exercise(1.297, '-(shares*shares.log()).sum(), with the natural logarithm', tol=.001),
-}
-
-# %% ../nbs/package/18_exercises.ipynb #14a3c5e7
-answers['14_robust_pca'] = {
-    1: Exercise([0, 1], 'make it with torch.zeros(20, 20); look at rank, and count S != 0'),
-    2: Exercise([110, 118, 132, 143, 170], 'see which rows of S are longer than 1e-6', ordered=False),
-    3: Exercise([1500, 840], 'take the two entries of S that are largest in size', ordered=False),
-}
-
-# %% ../nbs/package/18_exercises.ipynb #bc54e387
-answers['17_further_research'] = {
-    1: Exercise(.8176, 'the exponent is difficulty minus ability; mind the sign of the difficulty', tol=.001),
-    2: Exercise(.12, 'the mean of five worlds in week 8, with n_random=0 and n_shown=10', tol=.015),
-    3: Exercise(.177, 'choose by the fewest ratings in each world, and keep everything else', tol=.015),
-    4: Exercise(.354, 'count each pair of two items once; divide pairs without users by all', tol=.001),
-}
-
 # %% ../nbs/package/18_exercises.ipynb #a8labels
 answers['08_labels'] = {
     1: Exercise(.25, 'two zeros fill the row up, and each of them counts as row 0', tol=.001),
@@ -173,4 +150,43 @@ answers['09_who_rated_what'] = {
     2: Exercise(.851, 'shuffle column 1 of the training pairs, and keep the ratings as they are', tol=.006),
     3: Exercise(.772, 'the variance of the sum is 0.78 + 0.78 + 2 times the covariance', tol=.0006),
     4: Exercise(['Cem', .71], 'Bob has most films in common with Ann, but a long list', tol=.006),
+}
+
+# %% ../nbs/package/18_exercises.ipynb #e5110011
+answers['11_stars'] = {
+    1: Exercise(.905, 'the best probabilities are 1 for the star that was given, else 0', tol=.001),
+    2: Exercise(.813, "class_report(…)['mse'] of the averaged probabilities", tol=.002),
+    3: Exercise(.877, 'clearly worse than model 4; see expected_mse in the recorder', tol=.008),
+    4: Exercise(1.297, '-(shares*shares.log()).sum(), with the natural logarithm', tol=.001),
+}
+
+# %% ../nbs/package/18_exercises.ipynb #a12c4e57
+answers['12_ranking'] = {
+    1: Exercise(.083, 'of equal scores the lower index wins; see what ranking_metrics says', tol=.002),
+    2: Exercise(.265, 'choose a by ranking_metrics on the inner split, then measure once', tol=.008),
+    3: Exercise(.372, 'self.x holds the rows; see by printing that targets are 1 and 0', tol=.015),
+    4: Exercise('Clue', 'top_k of the scores of you, with -inf for Alien and Seven'),
+}
+
+# %% ../nbs/package/18_exercises.ipynb #a13c4e57
+answers['13_recommendation'] = {
+    1: Exercise(2, 'compare two lists of ten titles, both without what user 42 has'),
+    2: Exercise(-.159, 'append to A and to left, and solve the same equation', tol=.002),
+    3: Exercise(.69, 'x is tensor([1., 0, 1]); in the end divide column 2 by -P[2, 2]', tol=.001),
+    4: Exercise('Godfather: Part II, The (1974)', 'the whole table goes into ranker.recommend_new'),
+}
+
+# %% ../nbs/package/18_exercises.ipynb #14a3c5e7
+answers['14_robust_pca'] = {
+    1: Exercise([0, 1], 'make it with torch.zeros(20, 20); look at rank, and count S != 0'),
+    2: Exercise([110, 118, 132, 143, 170], 'see which rows of S are longer than 1e-6', ordered=False),
+    3: Exercise([1500, 840], 'take the two entries of S that are largest in size', ordered=False),
+}
+
+# %% ../nbs/package/18_exercises.ipynb #bc54e387
+answers['17_further_research'] = {
+    1: Exercise(.8176, 'the exponent is difficulty minus ability; mind the sign of the difficulty', tol=.001),
+    2: Exercise(.12, 'the mean of five worlds in week 8, with n_random=0 and n_shown=10', tol=.015),
+    3: Exercise(.177, 'choose by the fewest ratings in each world, and keep everything else', tol=.015),
+    4: Exercise(.354, 'count each pair of two items once; divide pairs without users by all', tol=.001),
 }
