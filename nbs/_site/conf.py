@@ -17,6 +17,7 @@ release = cfg['version']
 language = 'en'
 
 extensions = ['myst_nb', 'sphinx.ext.autodoc']
+suppress_warnings = ['myst.header']          # a section may begin with a small heading
 exclude_patterns = ['contenders']
 html_math_renderer = 'mathml'
 
@@ -46,13 +47,14 @@ html_baseurl = f"{cfg['doc_host']}{cfg['doc_baseurl']}/"
 html_theme_options = dict(
     repository_url=repository, repository_branch=branch, path_to_docs='nbs',
     use_repository_button=True, use_download_button=True, use_fullscreen_button=False,
-    show_toc_level=2, show_navbar_depth=1, home_page_in_toc=False, navigation_with_keys=False,
+    show_toc_level=2, show_navbar_depth=1, navigation_depth=2, home_page_in_toc=False, navigation_with_keys=False,
+    navbar_persistent=[],
 )
 
 
 def setup(app):
     app.add_html_math_renderer('mathml', (mathml.visit_inline, None), (mathml.visit_block, None))
+    app.connect('builder-inited', reference.load)
     app.connect('source-read', notebooks.read)
     app.connect('autodoc-process-docstring', reference.docstring)
-    app.connect('autodoc-skip-member', reference.skip)
     return dict(parallel_read_safe=True, parallel_write_safe=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from places import on_github, root
 
 flags = 'slow', 'timed', 'latest', 'cuda'          # shown above the cell, see static/course.css
-badge = re.compile(r'\[!\[(Open in \w+)\]\(https?:[^)]*\)\]\((https?:[^)]*)\)\n?')
+badge = re.compile(r'\[!\[(Open [^]]+)\]\(https?:[^)]*\)\]\((https?:[^)]*)\)\n?')
 badges = re.compile(f'(?:{badge.pattern})+')
 link = re.compile(r'(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)')
 
@@ -25,15 +25,15 @@ def read(app, docname, source):
 def page_cell(cell: dict, folder: Path):
     "The cell as the page needs it; nothing where a page does not show it"
     text = ''.join(cell['source'])
-    if cell['cell_type'] == 'markdown': return markdown(page_text(text, folder))
+    if cell['cell_type'] == 'markdown': return cell | dict(source=page_text(text, folder))
     if cell['cell_type'] != 'code': return cell
     said = directives(text)
     code = without_directives(text)
     if 'hide' in said or not code: return None
-    return cell | dict(source=code, metadata=metadata(said), outputs=[labelled(o, said) for o in cell['outputs']])
+    return cell | dict(source=code, metadata=metadata(said))
 
 
-def markdown(text: str) -> dict: return dict(cell_type='markdown', metadata={}, source=text)
+def markdown(text: str) -> dict: return dict(cell_type='markdown', id='contents', metadata={}, source=text)
 
 
 def directives(code: str) -> dict:
@@ -53,11 +53,6 @@ def metadata(said: dict) -> dict:
     elif said.get('code-fold') == 'true': tags.append('hide-input')
     if 'fig-alt' not in said: return dict(tags=tags)
     return dict(tags=tags, mystnb=dict(image=dict(alt=said['fig-alt'])))
-
-
-def labelled(output: dict, said: dict) -> dict:
-    "The output without a second picture of itself"
-    return output
 
 
 def page_text(text: str, folder: Path) -> str:

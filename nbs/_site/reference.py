@@ -1,5 +1,5 @@
 "The reference: one page a module, made from docstrings and docments, patched methods under their class"
-import inspect
+import importlib
 import re
 from pathlib import Path
 
@@ -10,17 +10,33 @@ from places import root
 public = {}        # {name: its full name}, of everything that the package exports
 
 
-def skip(app, what, name, obj, skipped, options):
-    "Nothing without a docstring of its own"
-    return None
+def load(app):
+    "Import every module, so that each class has the methods that a later module gives it"
+    for module in modules():
+        full = f'collab_course.{module}'
+        public.update({name: f'{full}.{name}' for name in importlib.import_module(full).__all__})
 
 
 def docstring(app, what, name, obj, options, lines):
     "Sphinx's hook: Markdown becomes reStructuredText, and docments become a list of parameters"
-    text = '\n'.join(lines)
-    made = as_rst(text).splitlines()
+    made = as_rst('\n'.join(lines)).splitlines()
+    if what == 'module': made += ['', f'Made in {notebook_link(name.rpartition(".")[2])}.', '']
+    if what == 'class': made += ['', *extended(obj)]
     if what in ('function', 'method', 'class'): made += ['', *parameters(obj)]
     lines[:] = made
+
+
+def notebook_link(module: str) -> str:
+    "The notebook that exports a module, as its head says"
+    head = (root/'collab_course'/f'{module}.py').read_text(encoding='utf-8')
+    name = re.search(r'File to edit: \.\./nbs/(\S+)\.ipynb', head)[1]
+    return f':doc:`/{name}`'
+
+
+def extended(cls: type) -> list:
+    "A line that names what a class extends"
+    bases = [code(base.__name__) for base in cls.__bases__ if base is not object]
+    return [f'Extends {", ".join(bases)}.'] if bases else []
 
 
 def parameters(obj) -> list:
