@@ -24,6 +24,7 @@ html_math_renderer = 'mathml'
 # pages are made of the outputs that are committed
 nb_execution_mode = 'off'
 nb_merge_streams = True
+nb_render_markdown_format = 'myst'
 nb_ipywidgets_js = {}
 myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'html_image', 'attrs_inline']
 myst_heading_anchors = 4
@@ -56,5 +57,6 @@ def setup(app):
     app.add_html_math_renderer('mathml', (mathml.visit_inline, None), (mathml.visit_block, None))
     app.connect('builder-inited', reference.load)
     app.connect('source-read', notebooks.read)
+    app.connect('autodoc-skip-member', reference.skip)
     app.connect('autodoc-process-docstring', reference.docstring)
     return dict(parallel_read_safe=True, parallel_write_safe=True)

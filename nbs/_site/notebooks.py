@@ -30,7 +30,7 @@ def page_cell(cell: dict, folder: Path):
     said = directives(text)
     code = without_directives(text)
     if 'hide' in said or not code: return None
-    return cell | dict(source=code, metadata=metadata(said))
+    return cell | dict(source=code, metadata=metadata(said), outputs=[page_output(o, folder) for o in cell['outputs']])
 
 
 def markdown(text: str) -> dict: return dict(cell_type='markdown', id='contents', metadata={}, source=text)
@@ -55,10 +55,19 @@ def metadata(said: dict) -> dict:
     return dict(tags=tags, mystnb=dict(image=dict(alt=said['fig-alt'])))
 
 
+def page_output(output: dict, folder: Path) -> dict:
+    "An output, the links of its Markdown led to where they lead from the page"
+    data = output.get('data', {})
+    if 'text/markdown' not in data: return output
+    text = ''.join(data['text/markdown']).replace('](nbs/', '](')       # the README's links begin at the root
+    return output | dict(data={'text/markdown': page_text(text, folder), 'text/plain': data.get('text/plain', '')})
+
+
 def page_text(text: str, folder: Path) -> str:
     "Markdown without pictures from elsewhere, whose links lead somewhere on the site or on GitHub"
     text = badges.sub(lambda found: buttons(found[0]), text)
     text = re.sub(r'`#\| ?(\w+)`', r'`\1`', text)
+    text = re.sub(r'(<a href="(?!https?:)[^"]*)\.ipynb', r'\1.html', text)      # Sphinx passes HTML on as it is
     return link.sub(lambda found: reachable(found[1], folder), text)
 
 
@@ -70,6 +79,7 @@ def buttons(text: str) -> str:
 def reachable(target: str, folder: Path) -> str:
     "A relative link as it is if it leads to a page or to a file beside it, else into the repository"
     path = (folder/target).resolve()
+    if path == root/'nbs'/'package': return '/package/index.md'
     on_site = path.suffix in {'.ipynb', '.md', '.png', '.xlsx'} and path.is_relative_to(root/'nbs')
     if on_site or not path.exists(): return target       # what exists nowhere is Sphinx's to complain of
     return on_github(path)

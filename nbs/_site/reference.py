@@ -14,7 +14,21 @@ def load(app):
     "Import every module, so that each class has the methods that a later module gives it"
     for module in modules():
         full = f'collab_course.{module}'
-        public.update({name: f'{full}.{name}' for name in importlib.import_module(full).__all__})
+        made = importlib.import_module(full)
+        public.update({name: f'{full}.{name}' for name in made.__all__ if home(vars(made)[name], full) == full})
+
+
+def home(obj, module: str) -> str:
+    "The module in which something was made; `module` if it doesn't know"
+    return getattr(obj, '__module__', None) or module
+
+
+def skip(app, what, name, obj, skipped, options):
+    "Sphinx's hook: leave out what another page describes, and what has neither docstring nor comments"
+    if what == 'module':
+        page = app.env.docname.replace('reference/', 'collab_course.')
+        return skipped or not obj.__doc__ or home(obj, page) != page
+    return skipped or not (obj.__doc__ or callable(obj) and commented(obj))
 
 
 def docstring(app, what, name, obj, options, lines):

@@ -48,7 +48,7 @@ def reference_page() -> str:
 
 def module_page(name: str) -> str:
     heading = f'collab_course.{name}'.replace('_', r'\_')
-    return f'{heading}\n{"="*len(heading)}\n\n.. automodule:: collab_course.{name}\n   :members:\n'
+    return f'{heading}\n{"="*len(heading)}\n\n.. automodule:: collab_course.{name}\n   :members:\n   :undoc-members:\n'
 
 
 if __name__ == '__main__': stage(Path(sys.argv[1]))
