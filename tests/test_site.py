@@ -16,9 +16,13 @@ for needed in ('sphinx', 'myst_nb', 'sphinx_book_theme', 'latex2mathml'): pytest
 
 root = Path(__file__).resolve().parent.parent
 lessons = sorted((root/'nbs').glob('[0-9]*.ipynb'))
-notebooks = [path for folder in ('', 'package', 'solutions') for path in sorted((root/'nbs'/folder).glob('*.ipynb'))]
+folders = [root/'nbs', root/'nbs'/'package', root/'nbs'/'solutions']
+notebooks = [path for folder in folders for path in sorted(folder.glob('*.ipynb'))]
 modules = sorted(path.stem for path in (root/'collab_course').glob('[!_]*.py'))
 chromium = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+
+
+loaded_relations = {'stylesheet', 'preload', 'modulepreload', 'icon', 'shortcut'}
 
 
 class Page(HTMLParser):
@@ -36,7 +40,7 @@ class Page(HTMLParser):
         if tag in ('script', 'style'): self.tags.append(tag)
         if 'id' in said: self.ids.add(said['id'])
         if tag == 'img': self.pictures.append(said)
-        if tag == 'link' and set(said['rel'].split()) & {'stylesheet', 'preload', 'icon', 'shortcut', 'modulepreload'}:
+        if tag == 'link' and set(said['rel'].split()) & loaded_relations:
             self.loads.append(said['href'])
         if tag in ('script', 'img', 'iframe', 'source', 'video', 'audio', 'embed', 'object'):
             self.loads += [said[name] for name in ('src', 'data', 'srcset') if said.get(name)]
@@ -131,7 +135,8 @@ def test_comments_on_parameters_are_in_the_reference(pages):
 def patched_methods(module: str) -> list:
     "(class, method) of what is patched in a module and says what it does; those of hidden classes apart"
     tree = ast.parse((root/'collab_course'/f'{module}.py').read_text(encoding='utf-8'))
-    found = [o for o in tree.body if isinstance(o, ast.FunctionDef) and 'patch' in map(ast.unparse, o.decorator_list)]
+    functions = [o for o in tree.body if isinstance(o, ast.FunctionDef)]
+    found = [o for o in functions if 'patch' in map(ast.unparse, o.decorator_list)]
     said = [(o.args.args[0].annotation.id, o.name) for o in found if ast.get_docstring(o)]
     return [(cls, name) for cls, name in said if not cls.startswith('_') and not name.startswith('_')]
 

@@ -1,4 +1,4 @@
-"""nbdev's notebooks as MyST-NB reads them. The files stay as they are: only the text that Sphinx reads is changed."""
+"""nbdev's notebooks as MyST-NB reads them. Only the text that Sphinx reads is changed, never a file."""
 import json
 import re
 from pathlib import Path
@@ -30,7 +30,8 @@ def page_cell(cell: dict, folder: Path):
     said = directives(text)
     code = without_directives(text)
     if 'hide' in said or not code: return None
-    return cell | dict(source=code, metadata=metadata(said), outputs=[page_output(o, folder) for o in cell['outputs']])
+    outputs = [page_output(output, folder) for output in cell['outputs']]
+    return cell | dict(source=code, metadata=metadata(said), outputs=outputs)
 
 
 def markdown(text: str) -> dict: return dict(cell_type='markdown', id='contents', metadata={}, source=text)
@@ -60,14 +61,15 @@ def page_output(output: dict, folder: Path) -> dict:
     data = output.get('data', {})
     if 'text/markdown' not in data: return output
     text = ''.join(data['text/markdown']).replace('](nbs/', '](')       # the README's links begin at the root
-    return output | dict(data={'text/markdown': page_text(text, folder), 'text/plain': data.get('text/plain', '')})
+    return output | dict(data={'text/markdown': page_text(text, folder)})
 
 
 def page_text(text: str, folder: Path) -> str:
     "Markdown without pictures from elsewhere, whose links lead somewhere on the site or on GitHub"
     text = badges.sub(lambda found: buttons(found[0]), text)
     text = re.sub(r'`#\| ?(\w+)`', r'`\1`', text)
-    text = re.sub(r'(<a href="(?!https?:)[^"]*)\.ipynb', r'\1.html', text)      # Sphinx passes HTML on as it is
+    # Sphinx passes HTML on as it is
+    text = re.sub(r'(<a href="(?!https?:)[^"]*)\.ipynb', r'\1.html', text)
     return link.sub(lambda found: reachable(found[1], folder), text)
 
 

@@ -1,7 +1,6 @@
 "The reference: one page a module, made from docstrings and docments, patched methods under their class"
 import importlib
 import re
-from pathlib import Path
 
 from fastcore.docments import docments
 
@@ -15,7 +14,8 @@ def load(app):
     for module in modules():
         full = f'collab_course.{module}'
         made = importlib.import_module(full)
-        public.update({name: f'{full}.{name}' for name in made.__all__ if home(vars(made)[name], full) == full})
+        names = [name for name in made.__all__ if home(vars(made)[name], full) == full]
+        public.update({name: f'{full}.{name}' for name in names})
 
 
 def home(obj, module: str) -> str:
@@ -71,7 +71,7 @@ def commented(obj) -> dict:
 
 
 def as_rst(text: str) -> str:
-    "A docstring's Markdown: `code` becomes code or a link, and what reStructuredText would read otherwise is escaped"
+    "Markdown as reStructuredText: `code` becomes code or a link, and other special characters are escaped"
     parts = re.split(r'(`[^`]+`)', text)
     return ''.join(code(o[1:-1]) if o.startswith('`') and len(o) > 2 else escaped(o) for o in parts)
 

@@ -1,4 +1,4 @@
-"Collect what Sphinx reads into a folder: the notebooks as they are, and pages that list them: `python stage.py FOLDER`"
+"Collect what Sphinx reads: the notebooks as they are, and pages that list them: `python stage.py FOLDER`"
 import shutil
 import sys
 from pathlib import Path
@@ -48,7 +48,8 @@ def reference_page() -> str:
 
 def module_page(name: str) -> str:
     heading = f'collab_course.{name}'.replace('_', r'\_')
-    return f'{heading}\n{"="*len(heading)}\n\n.. automodule:: collab_course.{name}\n   :members:\n   :undoc-members:\n'
+    directive = f'.. automodule:: collab_course.{name}\n   :members:\n   :undoc-members:\n'
+    return f'{heading}\n{"="*len(heading)}\n\n{directive}'
 
 
 if __name__ == '__main__': stage(Path(sys.argv[1]))
