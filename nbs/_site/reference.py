@@ -34,7 +34,7 @@ def skip(app, what, name, obj, skipped, options):
 def docstring(app, what, name, obj, options, lines):
     "Sphinx's hook: Markdown becomes reStructuredText, and docments become a list of parameters"
     made = as_rst('\n'.join(lines)).splitlines()
-    if what == 'module': made += ['', f'Made in {notebook_link(name.rpartition(".")[2])}.', '']
+    if what == 'module': made += ['', f'This module comes from the notebook {notebook_link(name)}.']
     if what == 'class': made += ['', *extended(obj)]
     if what in ('function', 'method', 'class'): made += ['', *parameters(obj)]
     lines[:] = made
@@ -42,7 +42,7 @@ def docstring(app, what, name, obj, options, lines):
 
 def notebook_link(module: str) -> str:
     "The notebook that exports a module, as its head says"
-    head = (root/'collab_course'/f'{module}.py').read_text(encoding='utf-8')
+    head = (root/(module.replace('.', '/') + '.py')).read_text(encoding='utf-8')
     name = re.search(r'File to edit: \.\./nbs/(\S+)\.ipynb', head)[1]
     return f':doc:`/{name}`'
 
