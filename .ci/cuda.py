@@ -58,8 +58,9 @@ class Worker:
         job = dict(parts=self.left, device=device, on=self.on, seed=self.seed, small=self.run.small,
                    file=str(self.file), folder=str(self.run.folder))
         self.doing, self.since = self.left[0], time.monotonic()
-        self.process = started([sys.executable, str(here), 'work', json.dumps(job)],
-                               variables(device, self.alone))
+        with open(self.file.with_suffix('.log'), 'w') as log:
+            self.process = started([sys.executable, str(here), 'work', json.dumps(job)],
+                                   variables(device, self.alone), stdout=log, stderr=subprocess.STDOUT)
 
     def _read(self):
         "Pass on the lines that are new"
@@ -79,9 +80,15 @@ class Worker:
         late = time.monotonic() - self.since > self.run.limits[self.doing]
         if not self.left: return self._end()
         if code is None and not late: return False
-        self.give_up(f'not done after {self.run.limits[self.doing]} s' if late else f'ended with {code}')
+        self.give_up(f'not done after {self.run.limits[self.doing]} s' if late else self._end_of_log(code))
         if self.left: self._start()
         return not self.left
+
+    def _end_of_log(self, code):
+        "How the process ended, and the last thing that it said"
+        said = self.file.with_suffix('.log').read_text(errors='replace').split('\n')
+        last = next((line.strip() for line in reversed(said) if line.strip()), '')
+        return f'ended with {code}: {last[:500]}'
 
     def give_up(self, why):
         "End the process, and say why the part that it was doing has failed"
@@ -110,8 +117,8 @@ def variables(device, alone=True):
 
 
 def started(command, env, **kwargs):
-    quiet = dict(stdin=subprocess.DEVNULL, stdout=sys.stderr)
-    return subprocess.Popen(command, env=env, cwd=root, start_new_session=True, **quiet | kwargs)
+    quiet = dict(stdin=subprocess.DEVNULL, cwd=root, start_new_session=True)
+    return subprocess.Popen(command, env=env, **quiet, **kwargs)
 
 
 def end(process):

@@ -3,9 +3,11 @@
 Everything is trained as the lessons train it, by the package's own recipes.
 """
 import importlib.util
+import shutil
+import subprocess
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -63,7 +65,8 @@ def measured(device):
     row, busy, done = {}, [], threading.Event()
     on_card = torch.device(device).type == 'cuda'
     def watch():
-        while not done.wait(.1): busy.append(torch.cuda.utilization())
+        with suppress(Exception):             # without nvidia-ml-py, or on a card that does not say it
+            while not done.wait(.1): busy.append(torch.cuda.utilization())
     if on_card:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -102,9 +105,17 @@ def describe_machine(s):
     "Processor, versions, cards"
     cards = range(torch.cuda.device_count() if s.device != 'cpu' else 0)
     properties = [torch.cuda.get_device_properties(k) for k in cards]
-    yield machine() | dict(cuda_version=torch.version.cuda, cards=[
+    yield machine() | dict(cuda_version=torch.version.cuda, driver=driver(), cards=[
         dict(name=p.name, memory_gib=round(p.total_memory/2**30, 1), capability=f'{p.major}.{p.minor}')
         for p in properties])
+
+
+def driver():
+    "The version of NVIDIA's driver, where its own program says it"
+    if not shutil.which('nvidia-smi'): return None
+    asked = subprocess.run(['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'],
+                           capture_output=True, text=True, timeout=20)
+    return next(iter(asked.stdout.split()), None)
 
 
 def progression_by(recipe, s):

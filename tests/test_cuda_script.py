@@ -87,6 +87,21 @@ def test_a_part_that_raises_loses_no_other(tmp_path, monkeypatch):
     assert [r['ended'] for r in rows if 'ended' in r] == ['fast', 'seventh']
 
 
+def test_a_process_that_dies_is_started_again(tmp_path, monkeypatch):
+    "It cannot even begin: each of its parts says why, and the run goes on"
+    cuda = script('cuda')
+    monkeypatch.setattr(cuda, 'here', tmp_path/'broken.py')
+    (tmp_path/'broken.py').write_text('raise SystemExit("no card was found")')
+    run = cuda.Run(tmp_path/'cuda.json', 'cpu', True, 60, {}, [], tmp_path)
+    run.together(cuda.Worker(run, 'cpu', 0, ['fast', 'sixth']))
+    errors = {r['part']: r['error'] for r in json.loads((tmp_path/'cuda.json').read_text())['runs']}
+    assert errors == dict.fromkeys(['fast', 'sixth'], 'ended with 1: no card was found')
+    late = cuda.Run(tmp_path/'late.json', 'cpu', True, 0, {}, [], tmp_path)
+    late.together(cuda.Worker(late, 'cpu', 0, ['fast', 'sixth']))
+    late.command('tests', [sys.executable, '-V'], os.environ, lambda code, said: {})
+    assert [r['error'] for r in late.rows] == ['the time was up']*3
+
+
 def test_a_trial_is_no_figure(trial):
     assert cuda_figures(trial[0]) is None
     as_if = json.loads(trial[0].read_text())
