@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from collab_course.benchmarks import contenders_folder, growth_ratings, machine
+from collab_course.benchmarks import contenders_folder, growth_ratings, machine, read_contenders
 from collab_course.dot_product import DotProductBias
 from collab_course.evaluation import item_split, ranking_metrics
 from collab_course.history import HistoryDataLoaders
 from collab_course.interface import score
-from collab_course.loaders import RatingsDataLoaders
+from collab_course.loaders import RatingsDataLoaders, mse_flat
 from collab_course.movielens import movielens
 from collab_course.progression import progression, run_progression
 from collab_course.ranking import EASE, ranking_learner, ranking_recipe
@@ -47,7 +47,7 @@ class Setting:
 
     def ratings(self):
         "ML-100K; or a few made ratings under the same names"
-        if not self.small: return movielens(verbose=False).ratings[['user', 'title', 'movie', 'rating']]
+        if not self.small: return movielens(verbose=False).ratings
         made = synthetic_ratings(60, 40, 1_500).ratings
         films = made.rename(columns={'item': 'movie'}).assign(title='film ' + made['item'].astype(str))
         return films.assign(rating=made.rating.round().clip(1, 5))
@@ -135,9 +135,18 @@ def sixth(s):
 
 
 def seventh(s):
-    "The Bayesian model, where the package has it"
+    "The Bayesian model, where the package has it; it knows the times of the ratings"
     if importlib.util.find_spec('collab_course.bayes') is None:
-        yield dict(note='collab_course.bayes is not there yet')
+        yield dict(note='collab_course.bayes is not there')
+        return
+    from collab_course.bayes import BayesianMF
+    dls = s.loaders()
+    with measured(s.device) as row:
+        model = BayesianMF.from_dls(dls).fit(dls, n_sweeps=2 if s.small else 20)
+    ds = dls.valid_ds
+    x = ds.x if ds.time is None else torch.cat([ds.x, ds.time[:, None]], dim=1)
+    with torch.no_grad(): predicted = model(x.to(dls.device)).cpu()
+    yield dict(model='BayesianMF', mse=mse_flat(predicted, ds.y).item()) | row
 
 
 def ranking(s):
@@ -230,27 +239,34 @@ def scale(s):
     "25 million ratings, as lesson 15's contender trains on them: on the device five epochs, on the CPU one"
     if not growth_file(s).exists(): make_growth(s)
     with np.load(growth_file(s)) as f: columns, n_valid, floor = read_growth(f)
-    ratings, contender = pd.DataFrame(columns), growth_contender()
+    ratings = pd.DataFrame(columns)
     train, valid = ratings.iloc[:-n_valid], ratings.iloc[-n_valid:]
-    few = contender.load(train.iloc[:2000], valid.iloc[:200], 0)
-    contender.fit(few, 0, 1)                                                  # everything has run once
-    with measured(s.device) as load: data = contender.load(train, valid, 0)
     epochs = 5 if s.on == 'device' and not s.small else 1
-    with measured(s.device) as row: model = contender.fit(data, 0, epochs)
-    error = np.asarray(contender.predict(model, data).cpu()) - valid.rating.to_numpy()
-    mse = float(np.mean(error**2))
+    contender = growth_contender(epochs)
+    few = dict(train=train.iloc[:2000], valid=valid.iloc[:200], seed=0)
+    contender.run(few)                                                        # everything has run once
+    given = dict(train=train, valid=valid, seed=0)
+    with measured(s.device) as load: given['data'] = contender.call('load', given)
+    with measured(s.device) as row: given['model'] = contender.call('fit', given)
+    predicted = torch.as_tensor(contender.call('predict', given)).cpu().numpy()
+    mse = float(np.mean((predicted - valid.rating.to_numpy())**2))
     yield dict(model='growth', n=len(ratings), epochs=epochs, epoch_s=row['seconds']/epochs, mse=mse,
-               of_the_noise=mse/floor, load_s=load['seconds'], threads=torch.get_num_threads(),
-               batch=data[0].train.bs) | row
+               of_the_noise=mse/floor, load_s=load['seconds'], threads=torch.get_num_threads()) | row
 
 
 def read_growth(f):
     return {k: f[k] for k in ('user', 'item', 'rating')}, int(f['n_valid']), float(f['floor'])
 
 
-def growth_contender():
-    "The file of lesson 15's contender, as a module"
-    spec = importlib.util.spec_from_file_location('growth', contenders_folder()/'growth_course.py')
+def growth_contender(epochs):
+    "Lesson 15's contender and its settings, as its own runner calls it"
+    contender = read_contenders('growth')[0]
+    runner = file_as_module(contenders_folder()/'_run.py')
+    return runner.Script(file_as_module(contender.file), contender.settings | dict(epochs=epochs))
+
+
+def file_as_module(path):
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
