@@ -124,7 +124,8 @@ def progression_by(recipe, s):
     for entry in progression:
         table = run_progression(dls, s.recipe(recipes[recipe]), [s.seed], entries=[entry], bar=False)
         row = table.set_index('model').loc[entry.model]
-        yield dict(model=entry.model, mse=row.valid_mse, train_mse=row.train_mse, seconds=row.seconds)
+        measures = dict(mse=row.valid_mse, train_mse=row.train_mse, seconds=row.seconds)
+        yield dict(model=entry.model) | {name: float(value) for name, value in measures.items()}
 
 
 def sixth(s):
@@ -176,9 +177,9 @@ def mixed(s):
 
 def saving(s):
     "Train the fourth and the sixth model, save them, and leave some predictions"
-    fast, six = s.recipe(recipes['fast']), s.recipe(svdpp_recipe)
+    fast, one_epoch = s.recipe(recipes['fast']), replace(svdpp_recipe, n_epoch=1)
     learners = {'fourth': (fourth(s, fast), fast),
-                'sixth': (svdpp_learner(s.loaders(), recipe=replace(six, n_epoch=1), seed=s.seed), six)}
+                'sixth': (svdpp_learner(s.loaders(), recipe=one_epoch, seed=s.seed), one_epoch)}
     for name, (learn, recipe) in learners.items():
         row = fitted(learn, recipe, s.device)
         rec = Recommender.from_learner(learn)
@@ -278,7 +279,7 @@ def two(s):
     entry = next(e for e in progression if e.model == FOURTH)
     table = run_progression(s.loaders(), s.recipe(recipes['fast']), [s.seed], entries=[entry], bar=False)
     row = table.set_index('model').loc[FOURTH]
-    if not rank_distrib(): yield dict(model=FOURTH, mse=row.valid_mse, seconds=row.seconds)
+    if not rank_distrib(): yield dict(model=FOURTH, mse=float(row.valid_mse), seconds=float(row.seconds))
     teardown_distrib()
 
 
