@@ -184,6 +184,14 @@ answers['14_robust_pca'] = {
     3: Exercise([1500, 840], 'take the two entries of S that are largest in size', ordered=False),
 }
 
+# %% ../nbs/package/18_exercises.ipynb #16cc0001
+answers['16_scale'] = {
+    1: Exercise([170, 171, 171], 'r·512//3 for r = 0, 1, 2, 3; then the differences', ordered=True),
+    2: Exercise(7.4, '250·(1 - (1 - 1/250)**160), divided by 16', tol=.05),
+    3: Exercise(.9151, '1 - 0.1·0.3/√0.125', tol=.0005),
+    4: Exercise(25, 'the square of a whole number near √30'),
+}
+
 # %% ../nbs/package/18_exercises.ipynb #bc54e387
 answers['17_further_research'] = {
     1: Exercise(.8176, 'the exponent is difficulty minus ability; mind the sign of the difficulty', tol=.001),
