@@ -175,7 +175,7 @@ def known_data(
     is_100k = len(rec.users) == 944 and {'Star Wars (1977)', 'unknown'} <= set(rec.items)
     return 'ml-100k' if is_100k else None
 
-# %% ../nbs/package/16_playground.ipynb #88763262
+# %% ../nbs/package/16_playground.ipynb #2a83f50f
 @patch
 def to_html(self:Recommender,
     path=None,        # Write the page there; return it if None
@@ -192,7 +192,8 @@ def to_html(self:Recommender,
     Raises `NotInModel` for a model that cannot be asked so, `DataError` where it is unknown who rated what."""
     need(self.rated is not None, 'it is unknown who rated what: give `ratings` to from_learner')
     data = ifnone(data, known_data(self))
-    n = len(self.items) - 1 if n_items is None else min(whole_number(n_items, 'n_items'), len(self.items) - 1)
+    if n_items is not None: whole_number(n_items, 'n_items')
+    n = min(ifnone(n_items, len(self.items)), len(self.items) - 1)
     page = _page(self, title, data, n)
     while n_items is None and len(page.encode()) > max_bytes and n > 10:
         n = max(10, _fitting(self, n, len(page.encode()), max_bytes))

@@ -9,9 +9,9 @@ flags = """--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-fi
 
 
 class Page:
-    "A page in a browser of its own. Use in a `with`; `asked` and `errors` are what it asked for and complained of."
+    "A page in a browser, for a `with`. `asked` are the addresses that it asked for, `errors` its complaints."
     def __init__(self, folder, width=1100, height=900):
-        self.n, self.buffer, self.asked, self.errors = 0, b'', [], []
+        self.n, self.buffer, self.asked, self.errors = 0, b'', {}, []
         self.folder, self.size = Path(folder), (width, height)
 
     def __enter__(self):
@@ -60,7 +60,10 @@ class Page:
         return got
 
     def _note(self, event, params):
-        if event == 'Network.requestWillBeSent': self.asked.append(params['request']['url'])
+        if event == 'Network.requestWillBeSent': self.asked[params['requestId']] = params['request']['url']
+        # asked for by a script, and stopped by the page's policy before anything was sent
+        if event == 'Network.loadingFailed' and params.get('blockedReason') == 'csp':
+            self.asked.pop(params['requestId'], None)
         if event == 'Runtime.exceptionThrown':
             details = params['exceptionDetails']
             self.errors.append(details.get('exception', {}).get('description', details['text']))
@@ -73,6 +76,9 @@ class Page:
         "Show a page; returns when it is loaded"
         file = self.folder/'page.html'
         file.write_text(html, encoding='utf-8')
+        self.call('Page.navigate', url='about:blank')
+        self.asked.clear()
+        self.errors.clear()
         self.call('Page.navigate', url=file.as_uri())
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
 

@@ -124,9 +124,10 @@ function ask() {
   $('next').textContent = skip;
 }
 
-function goOn() {
+function goOn(event) {
   if (!ratings.has(asked)) skipped.add(asked);
   ask();
+  if (event.detail === 0 && asked !== null) $('answer').querySelector('input, button').focus();     // by a key
 }
 
 function entry(k, place, ...more) {
