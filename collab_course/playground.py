@@ -40,10 +40,11 @@ def _packed_symmetric(matrix:Tensor) -> dict: # (d, d)
     upper = matrix.detach().cpu().double().numpy()[np.triu_indices(d)]
     return dict(size=d, data=_text(upper.astype('<f4')))
 
-# %% ../nbs/package/16_playground.ipynb #8fe5f464
+# %% ../nbs/package/16_playground.ipynb #488467ff
 def _implicit(rec:Recommender, before:Tensor) -> Tensor: # (n_items, k + 1), or None where it says nothing
     "What having rated an item adds to factors and bias, whatever the stars"
-    def added(rated): return given_part(rec.model, torch.tensor(rated), memo=rec._memo).cpu().double() - before
+    def added(rated):
+        return given_part(rec.model, torch.tensor(rated), memo=rec._memo).cpu().double() - before
     some = list(range(1, min(6, len(rec.items))))
     together = added(some)
     if not together.any(): return None
@@ -148,13 +149,14 @@ def _noun(names:pd.Series) -> str:
     "Titles with a year behind them are films"
     return 'film' if names.str.contains(r'\(\d{4}\)$').mean() > .5 else 'item'
 
-# %% ../nbs/package/16_playground.ipynb #b57e6dc2
-_cite = ('F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context. ACM '
-         'Transactions on Interactive Intelligent Systems 5, 4, article 19. https://doi.org/10.1145/2827872')
-_kept = ('Made from MovieLens ({}) of GroupLens, University of Minnesota. Its licence does not allow passing the '
-         'data on without permission: keep this page on your own machine.')
-_shared = ('Made from MovieLens ({}) of GroupLens, University of Minnesota, which does not endorse this page. The '
-           'data set, including transformations such as this page, may be passed on under the same '
+# %% ../nbs/package/16_playground.ipynb #cbf6ec94
+_cite = ('F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context. '
+         'ACM Transactions on Interactive Intelligent Systems 5, 4, article 19. '
+         'https://doi.org/10.1145/2827872')
+_kept = ('Made from MovieLens ({}) of GroupLens, University of Minnesota. Its licence does not allow passing '
+         'the data on without permission: keep this page on your own machine.')
+_shared = ('Made from MovieLens ({}) of GroupLens, University of Minnesota, which does not endorse this '
+           'page. The data set, including transformations such as this page, may be passed on under the same '
            'conditions, and not be used for commercial or revenue-bearing purposes without permission of '
            'GroupLens. It comes as is, without warranty of any kind.')
 _may_be_shared = 'ml-latest-small', 'ml-20m', 'ml-25m', 'ml-32m'
@@ -175,7 +177,7 @@ def known_data(
     is_100k = len(rec.users) == 944 and {'Star Wars (1977)', 'unknown'} <= set(rec.items)
     return 'ml-100k' if is_100k else None
 
-# %% ../nbs/package/16_playground.ipynb #2a83f50f
+# %% ../nbs/package/16_playground.ipynb #2e06f44a
 @patch
 def to_html(self:Recommender,
     path=None,        # Write the page there; return it if None
@@ -189,7 +191,8 @@ def to_html(self:Recommender,
     The page solves for the visitor as `fold_in` does, to a thousandth of a star. It holds numbers of the
     model, titles, counts and means, but no user's ratings, and makes no connection.
 
-    Raises `NotInModel` for a model that cannot be asked so, `DataError` where it is unknown who rated what."""
+    Raises `NotInModel` for a model that cannot be asked so, and `DataError` where it is unknown who rated
+    what."""
     need(self.rated is not None, 'it is unknown who rated what: give `ratings` to from_learner')
     data = ifnone(data, known_data(self))
     if n_items is not None: whole_number(n_items, 'n_items')
@@ -205,7 +208,7 @@ def _fitting(rec:Recommender, n:int, size:int, wanted:int) -> int:
     power = .5 if isinstance(rec.model, EASE) else 1
     return min(int(.99*n*(wanted/size)**power), n - 1)
 
-# %% ../nbs/package/16_playground.ipynb #47cc6a85
+# %% ../nbs/package/16_playground.ipynb #d597e1b5
 def _page(rec:Recommender, title, data, n:int) -> str:
     "The page of the `n` most-rated items, in the order of the vocabulary"
     count, _ = rec._popular()
@@ -213,9 +216,10 @@ def _page(rec:Recommender, title, data, n:int) -> str:
     info = _info(rec, items)
     noun = _noun(info.name)
     means = [None if pd.isna(v) else round(v, 2) for v in info['mean']]
-    known = dict(titles=info.name.tolist(), counts=info.n_ratings.tolist(), means=means, levels=_levels(rec),
-                 noun=noun, ranks=rec.ranks, model=_model_part(rec, items), map=_map_part(rec, items, info),
-                 synonyms=_words(), articles=_articles, notice=_notice(rec, n, noun, data))
+    of_items = dict(titles=info.name.tolist(), counts=info.n_ratings.tolist(), means=means)
+    known = dict(**of_items, levels=_levels(rec), noun=noun, ranks=rec.ranks, model=_model_part(rec, items),
+                 map=_map_part(rec, items, info), synonyms=_words(), articles=_articles,
+                 notice=_notice(rec, n, noun, data))
     return fill_page('page.html', ifnone(title, f'Which {noun} next?'), known)
 
 def _words() -> dict:
@@ -226,10 +230,10 @@ def _notice(rec:Recommender, n:int, noun:str, data:str) -> list:
     all_items = len(rec.items) - 1
     which = f'{n:,} {noun}s' if n == all_items else f'the {n:,} most-rated of {all_items:,} {noun}s'
     about = (f'{type(rec.model).__name__} trained on {len(rec.rated):,} ratings by {len(rec.users) - 1:,} '
-             f'users, with {which}. Made with collab_course on {date.today():%d %B %Y}. Nobody\'s ratings are in '
-             'this file, and it makes no connection.')
+             f'users, with {which}. Made with collab_course on {date.today():%d %B %Y}. '
+             'Nobody\'s ratings are in this file, and it makes no connection.')
     lists = [] if rec.ranks else [_poor]
     return [about, *lists, *data_notice(data)]
 
-_poor = ('The highest predicted ratings make a list of unusual things. Lists of what people choose are better made by a '
-         'model that ranks: collab-course train --model ease.')
+_poor = ('The highest predicted ratings make a list of unusual things. Lists of what people choose are '
+         'better made by a model that ranks: collab-course train --model ease.')

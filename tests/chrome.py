@@ -1,11 +1,11 @@
-"Chromium without a window, asked over its DevTools pipe: keys, fingers and screenshots, and no library for it."
+"Chromium without a window, asked over its DevTools pipe: keys, fingers, screenshots; no library is needed."
 import base64, json, os, select, shutil, subprocess, time
 from pathlib import Path
 
 names = 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'
-chromium = next((p for p in map(shutil.which, names) if p), None)
-flags = """--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --remote-debugging-pipe
---hide-scrollbars --disable-extensions""".split()
+chromium = next((path for path in map(shutil.which, names) if path), None)
+flags = """--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run
+--remote-debugging-pipe --hide-scrollbars --disable-extensions""".split()
 
 
 class Page:
@@ -39,7 +39,8 @@ class Page:
 
     def _call(self, method, session=None, **params):
         self.n += 1
-        message = dict(id=self.n, method=method, params=params) | (dict(sessionId=session) if session else {})
+        message = dict(id=self.n, method=method, params=params)
+        if session: message['sessionId'] = session
         os.write(self.write, json.dumps(message).encode() + b'\0')
         end = time.monotonic() + 60
         while True:
@@ -50,7 +51,8 @@ class Page:
 
     def _next(self, end):
         while b'\0' not in self.buffer:
-            assert select.select([self.read], [], [], max(0, end - time.monotonic()))[0], 'the browser is silent'
+            left = max(0, end - time.monotonic())
+            assert select.select([self.read], [], [], left)[0], 'the browser is silent'
             data = os.read(self.read, 2**20)
             assert data, 'the browser is gone'
             self.buffer += data
@@ -104,8 +106,8 @@ class Page:
         self.call('Emulation.setEmulatedMedia', features=[feature])
 
     def key(self, name, text=''):
-        codes = dict(Tab=9, Enter=13, ArrowLeft=37, ArrowUp=38, ArrowRight=39, ArrowDown=40, Home=36, Escape=27)
-        codes[' '] = 32
+        codes = {'Tab': 9, 'Enter': 13, 'Escape': 27, ' ': 32, 'Home': 36}
+        codes |= dict(ArrowLeft=37, ArrowUp=38, ArrowRight=39, ArrowDown=40)
         about = dict(key=name, code=name, windowsVirtualKeyCode=codes.get(name, 0))
         text = text or {'Enter': '\r', ' ': ' '}.get(name, '')
         self.call('Input.dispatchKeyEvent', type='keyDown', **about, **(dict(text=text) if text else {}))

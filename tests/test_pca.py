@@ -365,8 +365,8 @@ def ask_browser(page, script, tmp_path):
     "What Chromium makes of a page after `script` has run in it; the script's `say(…)` are returned"
     file = tmp_path/'page.html'
     script = (
-        'const say = t => document.getElementById("said").append(t + "\\n"); onerror = e => say("error " + e); '
-        + script
+        'const say = t => document.getElementById("said").append(t + "\\n"); '
+        'onerror = e => say("error " + e); ' + script
     )
     known = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # the page's policy allows no script but those it knows
