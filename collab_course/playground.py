@@ -67,6 +67,38 @@ def _dot_part(rec:Recommender, items:Tensor) -> dict:
                 implicit=None if implicit is None else _packed(implicit[items]), mean=prior['mean'].tolist(),
                 precision=_packed_symmetric(prior['precision']), range=dot.y_range)
 
+# %% ../nbs/package/16_playground.ipynb #bc27afe8
+def _is_bayesian(model) -> bool: return hasattr(model, 'from_rated') and hasattr(type(model), 'fold_in')
+
+def _bayes_part(rec:Recommender, items:Tensor, n_patterns:int=24) -> dict:
+    "The seventh model: a normal distribution for each item, and a prior that depends on who rated what"
+    m, mean = rec.model, rec.model.items.mean
+    before = m.typical.double()
+    before[-1] += m.mean_rating
+    noise = (m.noise_var + m.sittings.spread.sum()).item()
+    variance = _item_variance(rec)[items].tolist()
+    return dict(kind='dot', items=_packed(mean[items]), given=before.tolist(), noise=noise,
+                implicit=_packed(m.from_rated[items]), mean=[0.]*len(before),
+                precision=_packed_symmetric(m.users.precision.diag()), range=None, bars=True,
+                ratingNoise=m.noise_var.item(), variance=_rounded(variance),
+                unsure=_patterns(m.items.cov[items], n_patterns))
+
+def _patterns(cov:Tensor, k:int) -> dict: # cov (n, d, d) → of (n, k), parts (d·(d + 1)/2 − 1, k)
+    "Covariances, without the variance of the bias, as multiples of `k` patterns"
+    d = cov.shape[1]
+    row, col = torch.triu_indices(d, d)[:, :-1]
+    U, s, Vt = torch.linalg.svd(cov[:, row, col].double(), full_matrices=False)
+    return dict(of=_packed(U[:, :k]*s[:k]), parts=_packed(Vt[:k].T))
+
+def _item_variance(rec:Recommender) -> Tensor: # (n_items,)
+    "What is not known of each item, as variance of a rating: the mean over the users"
+    if hasattr(rec, '_item_variance'): return rec._item_variance
+    users, items = rec.model.users, rec.model.items
+    typical = F.pad(users.mean[1:, :-1], (0, 1), value=1.)                                # (n, d)
+    second = typical.T@typical/len(typical)
+    second[:-1, :-1] += users.cov[1:, :-1, :-1].mean(dim=0)
+    return (items.cov*second).sum(dim=(1, 2))
+
 # %% ../nbs/package/16_playground.ipynb #ee2959e4
 def _ease_part(rec:Recommender, items:Tensor) -> dict:
     "EASE: weights[i, j] = symmetric[i, j]·root[i]/root[j], and the upper triangle of that"
@@ -89,21 +121,23 @@ def _dae_part(rec:Recommender, items:Tensor) -> dict:
     table = torch.cat([m.item_factors, m.item_biases[:, None]], dim=1)
     return dict(kind='dae', items=_packed(table[items]), says=_packed(m.says[items]))
 
-# %% ../nbs/package/16_playground.ipynb #9b9abd6d
+# %% ../nbs/package/16_playground.ipynb #80f831d2
 def _model_part(rec:Recommender, items:Tensor) -> dict:
     "What the page needs of the model. Raises `NotInModel` for one that it cannot ask."
     if isinstance(rec.model, EASE): return _ease_part(rec, items)
     if isinstance(rec.model, MultDAE): return _dae_part(rec, items)
+    if _is_bayesian(rec.model): return _bayes_part(rec, items)
     asks = not rec.ranks and rec._dot is not None
     need(asks, f"there is no page for a {type(rec.model).__name__}: it cannot take in somebody new from "
                'factors, as models with a dot product, EASE and MultDAE can', NotInModel)
     return _dot_part(rec, items)
 
-# %% ../nbs/package/16_playground.ipynb #3262b759
+# %% ../nbs/package/16_playground.ipynb #75f8ebf6
 def _sides(rec:Recommender) -> tuple: # (n_items, k), (n_users, k); None where there are no factors
     "Factors of items and users, without `#na#` left out"
     if rec._dot is not None and not rec.ranks: sides = rec._dot.items, rec._dot.users
-    elif isinstance(rec.model, MultDAE): sides = rec.model.factors('item'), rec.model.factors('user')
+    elif isinstance(rec.model, MultDAE) or _is_bayesian(rec.model):
+        sides = rec.model.factors('item'), rec.model.factors('user')
     else: return None, None
     return tuple(side.detach().cpu().double().numpy() for side in sides)
 

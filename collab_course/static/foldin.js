@@ -62,6 +62,7 @@ function ratingOf(z, range) {
 
 // The score is a sigmoid of factors · factors + biases. Somebody new is the w with the least
 // Σ(rating − f(a·w + offset))²/noise + (w − mean)ᵀ precision (w − mean): Gauss-Newton, damped where it must be.
+// A model that knows how unsure its items are (`unsure`) adds Σ E[(what they may be off · w)²]/noise.
 function dotModel(m) {
   const items = unpack(m.items), implicit = m.implicit && unpack(m.implicit), k = items.d - 1;
   const d = m.mean.length, prior = unpackSymmetric(m.precision), priorRoot = cholesky(prior, d);
@@ -73,6 +74,19 @@ function dotModel(m) {
   const own = extended.map(row => row.subarray(0, d));
   const bias = i => items.row(i)[k];
   const gram = average(own);                                       // for the next question
+  const unsure = m.unsure && {of: unpack(m.unsure.of), parts: unpack(m.unsure.parts)};
+
+  // [C, c]: covariance of an item's factors, and that of its factors with its bias; nothing is unsure of the one
+  function doubt(i) {
+    const C = new Float64Array(d*d), c = new Float64Array(d), of = unsure.of.row(i);
+    for (let a = 0, t = 0; a < k; a++) for (let b = a; b <= k; b++, t++) {
+      const value = dot(of, unsure.parts.row(t));
+      if (b === k) c[a] = value;
+      else C[a*d + b] = C[b*d + a] = value;
+    }
+    return [C, c];
+  }
+  const pullOf = (row, w) => times(row.C, w.map((v, c) => v + row.base[c])).map((v, c) => v + row.c[c]);
 
   function average(rows) {
     const res = new Float64Array(d*d);
@@ -90,10 +104,16 @@ function dotModel(m) {
     return res;
   }
 
+  function doubtCost(row, w) {
+    if (!unsure) return 0;
+    const full = w.map((v, c) => v + row.base[c]);
+    return dot(full, times(row.C, full)) + 2*dot(row.c, full);
+  }
+
   const cost = (w, rows) => {
     const off = w.map((v, c) => v - m.mean[c]);
     return dot(off, times(prior, off)) + rows.reduce((sum, row) =>
-      sum + (row.rating - ratingOf(dot(row.a, w) + row.offset, m.range)[0])**2/m.noise, 0);
+      sum + ((row.rating - ratingOf(dot(row.a, w) + row.offset, m.range)[0])**2 + doubtCost(row, w))/m.noise, 0);
   };
 
   function normal(w, rows) {                                       // curvature and descent at w
@@ -104,6 +124,10 @@ function dotModel(m) {
       for (let i = 0; i < d; i++) {
         g[i] += row.a[i]*pull;
         for (let j = 0; j < d; j++) H[i*d + j] += weight*row.a[i]*row.a[j];
+      }
+      if (unsure) {
+        pullOf(row, w).forEach((v, i) => { g[i] -= v/m.noise; });
+        row.C.forEach((v, ij) => { H[ij] += v/m.noise; });
       }
     }
     return [H, g];
@@ -131,23 +155,26 @@ function dotModel(m) {
     const base = given(rated);
     const rows = rated.map((i, r) => ({item: i, rating: ratings[r], a: own[i],
                                        offset: bias(i) + dot(extended[i], base)}));
+    if (unsure) for (const row of rows) [row.base, [row.C, row.c]] = [base, doubt(row.item)];
     const w = minimum(rows);
-    for (const row of rows) row.z = dot(row.a, w) + row.offset;
+    for (const row of rows) {
+      row.z = dot(row.a, w) + row.offset;
+      const [f, slope] = ratingOf(row.z, m.range);
+      row.pull = row.a.map(v => v*slope*(row.rating - f)/m.noise);
+      if (unsure) pullOf(row, w).forEach((v, i) => { row.pull[i] -= v/m.noise; });
+    }
     const full = base.map((v, c) => v + (c < d ? w[c] : 0));
     const [H] = normal(w, rows), root = cholesky(H, d);
     const z = extended.map((row, i) => dot(row, full) + bias(i));
     return {rows, full, z, root, scores: z.map(v => ratingOf(v, m.range)[0]), vector: full.slice(0, k)};
   }
 
-  // At the minimum w − mean = precision⁻¹ Σ aᵢ f′(rating − f)/noise: what each rated item adds to z of item j.
+  // At the minimum w − mean = precision⁻¹ Σ pull, pull = aᵢ f′(rating − f)/noise: what each adds to z of item j.
   // In stars: the secant from what somebody would get who rated nothing.
   function reasons(state, j) {
     const mine = solveWith(priorRoot, own[j]), share = state.rows.length**-.5;
-    const shifts = state.rows.map(row => {
-      const [f, slope] = ratingOf(row.z, m.range);
-      return dot(mine, row.a)*slope*(row.rating - f)/m.noise
-        + (implicit ? dot(extended[j], implicit.row(row.item))*share : 0);
-    });
+    const shifts = state.rows.map(row => dot(mine, row.pull)
+      + (implicit ? dot(extended[j], implicit.row(row.item))*share : 0));
     const z = dot(extended[j], Float64Array.from(m.given)) + bias(j) + dot(own[j], m.mean);
     const [before, tangent] = ratingOf(z, m.range), all = state.z[j] - z;
     const slope = Math.abs(all) < 1e-9 ? tangent : (state.scores[j] - before)/all;
@@ -156,15 +183,14 @@ function dotModel(m) {
 
   // how far a rating of item j may lie from its prediction: a standard deviation
   function spread(state, j) {
-    const own_j = own[j], slope = ratingOf(state.z[j], m.range)[1];
-    const unsure = dot(own_j, solveWith(state.root, own_j)) + (m.variance ? m.variance[j] : 0);
-    return Math.sqrt(m.noise + slope*slope*unsure);
+    return Math.sqrt(m.ratingNoise + dot(own[j], solveWith(state.root, own[j])) + m.variance[j]);
   }
 
   // how much an answer about item j would make all predictions surer
   function gain(state, j) {
     const slope2 = ratingOf(state.z[j], m.range)[1]**2, reach = solveWith(state.root, own[j]);
-    return slope2*dot(reach, times(gram, reach))/(m.noise + slope2*dot(own[j], reach));
+    const mine = m.bars ? spread(state, j)**2 : m.noise + slope2*dot(own[j], reach);
+    return slope2*dot(reach, times(gram, reach))/mine;
   }
   return {solve, reasons, spread: m.bars ? spread : null, gain};
 }
