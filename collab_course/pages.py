@@ -77,7 +77,7 @@ def fill_page(
 
 def _as_script(data:dict) -> str:
     "JSON in which no text can end the script that it stands in"
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(',', ':'))
     return re.sub('[<\u2028\u2029\ud800-\udfff]', lambda found: f'\\u{ord(found[0]):04x}', text)
 
 def _policy(page:str) -> str:

@@ -67,7 +67,7 @@ def _dot_part(rec:Recommender, items:Tensor) -> dict:
                 implicit=None if implicit is None else _packed(implicit[items]), mean=prior['mean'].tolist(),
                 precision=_packed_symmetric(prior['precision']), range=dot.y_range)
 
-# %% ../nbs/package/16_playground.ipynb #bc27afe8
+# %% ../nbs/package/16_playground.ipynb #66e1d53f
 def _is_bayesian(model) -> bool: return hasattr(model, 'from_rated') and hasattr(type(model), 'fold_in')
 
 def _bayes_part(rec:Recommender, items:Tensor, n_patterns:int=24) -> dict:
@@ -87,6 +87,7 @@ def _patterns(cov:Tensor, k:int) -> dict: # cov (n, d, d) → of (n, k), parts (
     "Covariances, without the variance of the bias, as multiples of `k` patterns"
     d = cov.shape[1]
     row, col = torch.triu_indices(d, d)[:, :-1]
+    if len(row) < 2*k: k = len(row)                                                     # few: all of them
     U, s, Vt = torch.linalg.svd(cov[:, row, col].double(), full_matrices=False)
     return dict(of=_packed(U[:, :k]*s[:k]), parts=_packed(Vt[:k].T))
 
@@ -132,7 +133,7 @@ def _model_part(rec:Recommender, items:Tensor) -> dict:
                'factors, as models with a dot product, EASE and MultDAE can', NotInModel)
     return _dot_part(rec, items)
 
-# %% ../nbs/package/16_playground.ipynb #75f8ebf6
+# %% ../nbs/package/16_playground.ipynb #2e3989cb
 def _sides(rec:Recommender) -> tuple: # (n_items, k), (n_users, k); None where there are no factors
     "Factors of items and users, without `#na#` left out"
     if rec._dot is not None and not rec.ranks: sides = rec._dot.items, rec._dot.users
@@ -155,15 +156,11 @@ def _map_part(rec:Recommender, items:Tensor, info:pd.DataFrame, most:int=1000) -
     stretch = places.std(axis=0)/np.maximum(people.std(axis=0), 1e-9)
     xlabel, ylabel = m._axis_labels()
     return dict(items=shown.tolist(), x=_rounded(places[:, 0]), y=_rounded(places[:, 1]),
-                sizes=_sizes(info.n_ratings[shown]), project=[_rounded(row, 7) for row in directions],
+                project=[_rounded(row, 7) for row in directions],
                 centre=_rounded(people.mean(axis=0), 7), stretch=_rounded(stretch, 7), xlabel=xlabel,
                 ylabel=ylabel, components=list(m.components))
 
 def _rounded(values, digits:int=4) -> list: return np.round(np.asarray(values, float), digits).tolist()
-
-def _sizes(n_ratings:pd.Series) -> list:
-    "The radius of a dot in pixels: its area grows with the number of ratings"
-    return _rounded(2 + 5*np.sqrt(n_ratings/max(n_ratings.max(), 1)), 1)
 
 # %% ../nbs/package/16_playground.ipynb #54836be2
 def _info(rec:Recommender, items:Tensor) -> pd.DataFrame: # name, mean (missing below five ratings), n_ratings

@@ -151,6 +151,47 @@ def test_every_kind_of_model_says_what_python_says(kind, page):
     )
 
 
+def test_the_seventh_model_and_its_error_bars(page):
+    bayes = pytest.importorskip('collab_course.bayes')
+    from collab_course.playground import _item_variance
+
+    def drawn(n_users, n_items, pairs):
+        m = bayes.BayesianMF(n_users, n_items, 6)
+        for side in (m.users, m.items):
+            side.mean.normal_(0, 0.4)
+            root = 0.1*torch.randn(len(side.mean), 7, 7)
+            side.cov = root@root.mT + 0.01*torch.eye(7)
+        m.users.precision = 5 + 10*torch.rand(7)
+        m.typical.normal_(0, 0.2)
+        m.from_rated.normal_(0, 0.2)
+        m.mean_rating += 3.5
+        m.noise_var -= 0.3
+        return m
+
+    rec = made(drawn)
+    page.open(rec.to_html())
+    rng = np.random.default_rng(1)
+    for n in (1, 7, 20):
+        chosen = [str(title) for title in rng.choice(rec.items[1:], n, replace=False)]
+        stars = rng.integers(1, 6, n).tolist()
+        page("$('clear').click()")
+        rate(page, dict(zip(chosen, stars)))
+        mean, cov = rec.model.fold_in([rec.items.index(title) for title in chosen], stars)
+        vectors = torch.nn.functional.pad(rec.model.items.mean[1:, :-1], (0, 1), value=1.0)
+        want = vectors@mean + rec.model.items.mean[1:, -1]
+        assert np.abs(np.array(page('state.scores')) - want.numpy()).max() < 1e-3
+        best = [i for i in want.argsort(descending=True).tolist() if rec.items[i + 1] not in chosen][:10]
+        assert listed(page)[0] == [rec.items[i + 1] for i in best]
+        variance = (vectors@cov*vectors).sum(1) + _item_variance(rec)[1:] + rec.model.noise_var
+        shown = page("[...document.querySelectorAll('#list td:last-child')].map(e => e.textContent)")
+        assert np.allclose([float(o.split(' ± ')[1]) for o in shown], variance[best].sqrt(), atol=0.006)
+        made_up = page(
+            'best().map(({item, value}) => { const r = model.reasons(state, item);'
+            ' return r.before + r.pushes.reduce((sum, p) => sum + p.push, 0) - value; })'
+        )
+        assert np.abs(made_up).max() < 1e-9 and page.errors == []
+
+
 def test_what_has_no_page():
     for make in (
         lambda u, i, pairs: Popularity(u, i, pairs),

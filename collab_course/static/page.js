@@ -218,8 +218,9 @@ let map = null, place = null;
 function startMap() {
   $('where').hidden = !data.map;
   if (!data.map) return;
-  const {items, x, y, sizes} = data.map;
-  const rows = items.map((k, r) => ({item: k, name: titles[k], x: x[r], y: y[r], n: counts[k], size: sizes[r],
+  const {items, x, y} = data.map, most = Math.max(...counts, 1);
+  const rows = items.map((k, r) => ({item: k, name: titles[k], x: x[r], y: y[r], n: counts[k],
+                                     size: 2 + 5*Math.sqrt(counts[k]/most),
                                      colour: '--accent', shape: 0, get lines() { return known(k); }}));
   map = tasteMap($('map'), $('tip'), rows, data.map);
   map.rows = rows;
