@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Unusable', 'progression_command', 'train_command', 'recommend_command', 'similar_command', 'predict_command',
-           'evaluate_command', 'update_command', 'info_command', 'benchmark_command', 'main']
+           'evaluate_command', 'update_command', 'info_command', 'page_command', 'benchmark_command', 'main']
 
 # %% ../nbs/package/18_cli.ipynb #fb0ee639
 import argparse, os, re, sys
@@ -71,6 +71,7 @@ _recommending = """example:
   collab-course similar mine "Star Wars (1977)" --json      for machines
   collab-course evaluate mine later.csv                     how good is it on ratings that came later?
   collab-course update mine later.csv --out mine            take them in
+  collab-course page films --out films.html                 a page to play with, in any browser
 
 exit status: 0 when all is done, 2 for input that cannot be used, 130 for an interruption"""
 
@@ -113,6 +114,7 @@ def _add_reading(parser):
 _rankers = 'popularity', 'ease', 'mult-dae'
 _models = 'biases', 'dot-product', 'dot-product-bias', 'net', 'implicit', *_rankers
 _parts = 'accuracy', 'ranking', 'growth'
+_licensed = 'ml-100k', 'ml-latest-small', 'ml-1m', 'ml-10m', 'ml-20m', 'ml-25m', 'ml-32m'
 
 def _progression_parser(commands):
     p = _add_command(commands, 'progression', 'train two baselines and the five models, and print the table',
@@ -207,6 +209,18 @@ def _info_parser(commands):
     p = _add_command(commands, 'info', 'say what a saved recommender is', info_command, _recommending)
     p.add_argument('folder', help='what train wrote')
 
+def _page_parser(commands):
+    from_files = ('write one HTML page on which somebody new rates films and sees a list, without a server '
+                  'or a connection')
+    p = _add_command(commands, 'page', from_files, page_command, _recommending)
+    p.add_argument('folder', help='what train wrote')
+    p.add_argument('--out', required=True, metavar='FILE', help='the page; one that is there is replaced')
+    p.add_argument('--title', help='of the page')
+    p.add_argument('--data', choices=_licensed, metavar='NAME',
+                   help=f"the data set it was trained on, for its notice: {', '.join(_licensed)}")
+    p.add_argument('--items', type=_count, metavar='N',
+                   help='only the N with the most ratings (default: as many as fit into 500 kB)')
+
 def _benchmark_parser(commands):
     p = _add_command(commands, 'benchmark', 'measure this course beside other libraries',
                      benchmark_command, _measuring, json=False)
@@ -232,7 +246,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     for add in (_train_parser, _recommend_parser, _similar_parser, _predict_parser, _evaluate_parser,
-                _update_parser, _info_parser, _progression_parser, _benchmark_parser): add(commands)
+                _update_parser, _info_parser, _page_parser, _progression_parser,
+                _benchmark_parser): add(commands)
     return parser
 
 # %% ../nbs/package/18_cli.ipynb #f8aa953a
@@ -685,6 +700,28 @@ def info_command(args):
                 columns=[*rec.classes, rec.rating_name], bytes=n_bytes)
     if args.json: return _json(info)
     for name, value in info.items(): _say(f"{name.replace('_', ' '):11} {value}")
+
+# %% ../nbs/package/18_cli.ipynb #46f72e51
+def page_command(args):
+    "Write a page on which somebody new rates a few items and sees a list."
+    from collab_course.playground import data_notice, known_data
+    from collab_course.saving import Recommender
+    out = Path(args.out)
+    _check_file(out)
+    rec = Recommender.load(args.folder)
+    data = args.data or known_data(rec)
+    rec.to_html(out, args.title, data, args.items)
+    n_bytes = out.stat().st_size
+    if args.json: return _json(dict(file=str(out), bytes=n_bytes, data=data, notice=data_notice(data)))
+    _say(f"{rec!r}; written to {out}, {n_bytes/1000:,.0f} kB. Open it in a browser: it makes no connection")
+    _say(_licence(data))
+
+def _licence(data) -> str:
+    "Where the page may go"
+    from collab_course.playground import data_notice
+    own = ("it holds titles and numbers learned from the ratings: before you pass it on, see what their "
+           "licence says (--data puts MovieLens' notice on it)")
+    return data_notice(data)[0] if data else own
 
 # %% ../nbs/package/18_cli.ipynb #fc225c1e
 def _check_benchmark(args):

@@ -148,7 +148,7 @@ ORDER = """
 errors files tables columns data movielens synthetic loaders dot_product interface history testing training
 blocks distributed keras_training progression ensembles interpretation label_sets neighbours pca maps neural_net
 keras_style labels svdpp cross_entropy evaluation rankers titles ranking recommendation saving spreadsheet
-pages robust_pca benchmarks cuda_figures cli exercises
+pages playground robust_pca benchmarks cuda_figures cli exercises
 """.split()
 
 
