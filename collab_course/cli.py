@@ -409,7 +409,7 @@ def train_command(args):
     device, start = _device(args.device), time.perf_counter()
     train = _train_ranker if args.model in _rankers else _train_rater
     learn, report = train(args, ratings, device, _quiet if args.json else _say)
-    Recommender.from_learner(learn).save(args.out)
+    Recommender.from_learner(learn).save(args.out, Path(args.ratings).name, _for_the_card(report))
     seconds = round(time.perf_counter() - start, 2)
     about = dict(folder=str(args.out), model=args.model, ratings=len(ratings),
                  users=learn.dls.n_users - 1, items=learn.dls.n_items - 1)
@@ -417,6 +417,15 @@ def train_command(args):
     else: _say(f"{seconds:.1f} s; written to {args.out}")
 
 def _quiet(line:str): "Nothing is said where JSON is wanted"
+
+_measures = dict(rmse='RMSE', rmse_of_the_mean='RMSE of always the mean',
+                 rmse_of_biases='RMSE of biases alone', ndcg='nDCG@10', ndcg_of_popularity='nDCG@10 of what is popular')
+
+def _for_the_card(report:dict) -> dict:
+    "What was measured, in the words of the card"
+    on = f"on {report['held_out']:,} held out"
+    measured = {name: report.get(key) for key, name in _measures.items()}
+    return {f'{name}, {on}': value for name, value in measured.items() if value is not None}
 
 def _train_rater(args, ratings, device, say) -> tuple: # a learner, what was measured
     "Train a model of ratings: on the rows that are not held out, measure, then on all of them"

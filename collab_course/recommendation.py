@@ -23,6 +23,7 @@ from .interface import *
 from .history import *
 from .training import *
 from .interpretation import *
+from .label_sets import *
 from .ranking import *
 from .titles import *
 
@@ -98,11 +99,13 @@ class Recommender:
         return CollabInterpretation(self.model, {'user': self.users, 'item': self.items}, names, seen)
 
     def save(self,
-        folder # Is made; one that is there already is replaced if it holds a saved recommender or nothing
+        folder, # Is made; one that is there already is replaced if it holds a saved recommender or nothing
+        data:str=None,   # For the card: what the ratings are and where they come from
+        errors:dict=None # For the card: {what was measured, and on which ratings: a number}
     ) -> Path:
         "Write the recommender as safetensors and JSON, as `collab_course.saving.save_recommender` says."
         from collab_course.saving import save_recommender
-        return save_recommender(self, folder)
+        return save_recommender(self, folder, data, errors)
 
     @classmethod
     def load(cls,
@@ -614,12 +617,13 @@ def update(self:Recommender,
     lr:float=None,     # Highest rate in these epochs; half the recipe's if None
     sample:float=1.,   # Share of the old rows that is gone through again; a ranker always needs all
     seed:int=0,        # Of the order of training
-    wider:bool=False   # Allow ratings beyond those known, for models that can reach them
+    wider:bool=False,  # Allow ratings beyond those known, for models that can reach them
+    labels:dict=None   # {name of a label set: {a new user or item: a label, or several in a list}}
 ) -> Recommender: # A new one; this one stays as it is
     """Take in ratings that came later by training on from where the model is.
 
-    New users and items get rows at the end of the vocabulary; a new rating of an old pair replaces the old
-    one.
+    New users and items get rows at the end of the vocabulary, without labels where none are said; a new
+    rating of an old pair replaces the old one.
 
     First only the new rows move, for five epochs (or 100 steps, if that is more) of what was rated by or of
     them, then everything. Without the old rows (`sample=0`) the model would forget: they are kept with the
@@ -629,24 +633,27 @@ def update(self:Recommender,
     `EASE`) is made anew from all that is known, one with parameters (`MultDAE`) is trained on.
 
     Raises `NotInModel` for models that cannot grow or whose output is not a rating, `DataError` for unusable
-    ratings, and for such as the model cannot predict or that are beyond all known ones."""
+    ratings, and for such as the model cannot predict or that are beyond all known ones. Labels of a set that
+    the model does not have are `NotInModel`, unknown ones and those of old users and items `DataError`."""
     self._check_update(sample)
     recipe, n_epoch = _recipe(recipe, self.ranks), ifnone(n_epoch, 20 if self.ranks else 2)
     lr = recipe.lr/2 if lr is None else lr
     x, y, classes = self._later_rows(ratings, wider)
+    label_rows = self._label_rows(labels or {}, classes)
     rated = self.rated.extended(x, y, *map(len, classes.values()))
     rows = _as_dataset(rated.trained_part(), classes, self.rating_name)
     with no_random(seed):
-        if not self.ranks: model = self._later_rater(rows, x, recipe, n_epoch, lr, sample, seed)
+        if not self.ranks: model = self._later_rater(rows, x, recipe, n_epoch, lr, sample, seed, label_rows)
         elif _is_trained(self.model): model = self._later_ranker(rows, recipe, n_epoch, lr, seed)
         else: model = _made_anew(self.model, rows, self.device)
     model.zero_grad()
     return Recommender(model, classes, rated, self.rating_name)
 
 @patch
-def _later_rater(self:Recommender, rows, new, recipe, n_epoch, lr, sample, seed):
+def _later_rater(self:Recommender, rows, new, recipe, n_epoch, lr, sample, seed, label_rows):
     "The model with new rows, trained on ratings"
     model = self._grown(rows)
+    for name, of_new in label_rows.items(): relabel(model, name, of_new)
     train = partial(_train, model, rows, recipe, seed, self.device)
     of_new = self._of_new(rows.x)
     steps = math.ceil(int(of_new.sum())/recipe.bs)                                # an epoch
@@ -689,6 +696,27 @@ def _check_update(self:Recommender, sample:float):
     if getattr(self.model, 'to_rating', None) is not None:
         raise NotInModel(f"{type(self.model).__name__} is not trained on ratings directly: train it again")
     if not 0 <= sample <= 1: raise ValueError(f"sample is a share, from 0 to 1, not {sample}")
+
+@patch
+def _label_rows(self:Recommender, labels:dict, classes:dict) -> dict: # {name of a set: {index: labels}}
+    "The labels of new users and items by their index"
+    which = {m.name: m.which for m in self.model.modules() if isinstance(m, LabelEmbedding)}
+    names = ', '.join(map(repr, which)) or 'none'
+    for name in labels:
+        need(name in which, f"{type(self.model).__name__} has no labels called {name!r}; there are {names}",
+             NotInModel)
+    columns = dict(user=self.user_name, item=self.item_name)
+    return {name: self._new_rows(of_new, columns[which[name]], classes) for name, of_new in labels.items()}
+
+@patch
+def _new_rows(self:Recommender, of_new, column:str, classes:dict) -> dict: # {index: labels}
+    "Labels by index instead of id, of those alone who are new"
+    index, n_old = _places(classes[column]), len(self.classes[column])
+    for name in of_new.keys():
+        is_new = index.get(name, 0) >= n_old
+        need(is_new, f"labels are for a new {column}, one that is rated here for the first time, "
+                     f"not for {name!r}")
+    return {index[name]: labels for name, labels in of_new.items()}
 
 @patch
 def _later_rows(self:Recommender, ratings, wider:bool) -> tuple: # (n, 2), (n,), {column: vocabulary}

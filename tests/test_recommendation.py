@@ -28,8 +28,10 @@ from collab_course.progression import BiasOnly
 from collab_course.training import recipes
 from collab_course.errors import *
 from collab_course.history import History
+from collab_course.ranking import *
 from collab_course.recommendation import *
 from collab_course.saving import *
+from collab_course.sharing import *
 
 R = (.5, 5.5)
 FORMULA = {
@@ -569,6 +571,7 @@ def test_round_trip(learn, tmp_path):
     if rec._dot is not None:
         assert again.recommend_new({1: 5, 2: 1}, 20).equals(rec.recommend_new({1: 5, 2: 1}, 20))
     assert sorted(p.name for p in (tmp_path / 'r').iterdir()) == [
+        'README.md',
         'manifest.json',
         'model.safetensors',
         'ratings.safetensors',
@@ -602,6 +605,7 @@ def test_every_byte_flipped(tmp_path):
     tiny().save(tmp_path/'r')
     before = Recommender.load(tmp_path/'r').recommend(None, 3)
     files = {p: p.read_bytes() for p in (tmp_path/'r').iterdir()}
+    card = files.pop(tmp_path/'r'/'README.md')
     for p, data in files.items():
         for k in range(len(data)):
             for bit in (1, 128):
@@ -613,6 +617,10 @@ def test_every_byte_flipped(tmp_path):
         p.write_bytes(data + b'\n')
         with pytest.raises(BadFolder): Recommender.load(tmp_path/'r')
         p.write_bytes(data)
+    # the card is for readers: nothing depends on it
+    for k in range(0, len(card), 97):
+        (tmp_path/'r'/'README.md').write_bytes(card[:k] + bytes([card[k] ^ 1]) + card[k + 1:])
+        assert Recommender.load(tmp_path/'r').recommend(None, 3).equals(before)
     assert Recommender.load(tmp_path / 'r').recommend(None, 3).equals(before) and sorted(
         tmp_path.iterdir()
     ) == [tmp_path / 'r']
@@ -628,7 +636,7 @@ def test_forged_bytes_never_crash(kind, tmp_path):
     )
     loaded = refused = 0
     for p in sorted((tmp_path/'r').iterdir()):
-        if p.name == 'manifest.json': continue
+        if p.name in ('manifest.json', 'README.md'): continue
         data = p.read_bytes()
         for k in range(0, len(data), 3):
             p.write_bytes(data[:k] + bytes([data[k] ^ (1 << k//3 % 8)]) + data[k + 1:])
@@ -1107,6 +1115,67 @@ def test_unusable_updates():
     assert only.users[-1] == 'd' and only.items[-1] == 'w' and len(only.rated) == 6
 
 
+def later(*rows): return pd.DataFrame(rows, columns=['user', 'item', 'rating'])
+
+
+@pytest.mark.parametrize('name', ['labels', 'implicit, labels', 'labels net', 'labels in an ensemble'])
+def test_labels_of_those_who_came_later(name, tmp_path):
+    models = MODELS | {'labels in an ensemble': lambda d: Ensemble([FORMULA['labels'](d)])}
+    rec = Recommender.from_learner(trained(models[name], 1))
+    new = later((99, 1, 5), (98, 2, 1), (1, 77, 5), (2, 78, 1))
+    labels = dict(parity={77: 'odd', 78: ['even', 'odd', 'even']}, people={99: [7, 3]})
+    if name == 'labels in an ensemble': del labels['people']
+    more = rec.update(new, n_epoch=0, labels=labels)
+    tables = {m.name: m for m in more.model.modules() if isinstance(m, LabelEmbedding)}
+    index = {title: k for k, title in enumerate(more.items)}
+    assert tables['parity'].table[[index[77], index[78]]].tolist() == [[1, 0], [1, 2]]
+    if 'people' in labels:
+        of_99, of_98 = tables['people'].table[[more.users.index(99), more.users.index(98)]].tolist()
+        assert of_99 == [1, 2] and of_98 == [0, 0]                              # none was said
+    assert all(m.labels['width'] == m.table.shape[1] for m in tables.values())
+    # what is known of others stays, and the folder holds it all
+    old = {m.name: m for m in rec.model.modules() if isinstance(m, LabelEmbedding)}
+    width = old['parity'].table.shape[1]
+    assert torch.equal(tables['parity'].table[:21, :width], old['parity'].table)
+    again = Recommender.load(more.save(tmp_path/'r'))
+    assert np.array_equal(again.predict([(99, 77)]), more.predict([(99, 77)]))
+    # the labels are used: with others, the untrained rows say something else
+    other = rec.update(new, n_epoch=0, labels=labels | dict(parity={77: 'even'}))
+    assert not np.array_equal(other.predict([(5, 77)]), more.predict([(5, 77)]))
+
+
+def test_a_table_that_must_become_wider(tmp_path):
+    wide = LabelSet('one', 'item', ['#na#', 'p', 'q', 'r'], torch.tensor([[0], [1], [2], [3]]))
+    rec = tiny(DotProductLabels(4, 4, 2, R, [wide]))
+    new = pd.DataFrame(dict(user=['a'], title=['w'], rating=[4.]))
+    more = rec.update(new, n_epoch=1, labels={'one': pd.Series({'w': ['r', 'p']})})
+    assert more.model.label_factors[0].table.tolist() == [[0, 0], [1, 0], [2, 0], [3, 0], [1, 3]]
+    assert rec.model.label_factors[0].table.shape == (4, 1)                     # the old one stays as it is
+    again = Recommender.load(more.save(tmp_path/'r'))
+    assert torch.equal(again.model.label_factors[0].table, more.model.label_factors[0].table)
+    assert len(again.update(new.assign(title='v'), n_epoch=0).items) == 6
+
+
+def test_unusable_labels_of_those_who_came_later():
+    rec = Recommender.from_learner(trained(FORMULA['labels'], 1))
+    new = later((99, 1, 5), (1, 77, 5))
+    for labels, error, words in (
+        (dict(genre={77: 'odd'}), NotInModel, "no labels called 'genre'; there are 'parity', 'people'"),
+        (dict(parity={77: 'prime'}), DataError, "no parity is called 'prime'; there are 'odd', 'even'"),
+        (dict(parity={7: 'odd'}), DataError, 'rated here for the first time, not for 7'),
+        (dict(parity={99: 'odd'}), DataError, 'labels are for a new item'),
+        (dict(people={12345: 3}), DataError, 'labels are for a new user'),
+        (dict(people={99: object()}), DataError, 'a label is text or a number'),
+    ):
+        with pytest.raises(error, match=words): rec.update(new, labels=labels)
+    with pytest.raises(NotInModel, match="no labels called 'parity'; there are none"):
+        new = pd.DataFrame(dict(user=['a'], title=['w'], rating=[3]))
+        tiny().update(new, labels=dict(parity={'w': 'odd'}))
+    ranker = tiny(Popularity(4, 4, tiny().rated.pairs))
+    with pytest.raises(NotInModel, match='there are none'):
+        ranker.update(pd.DataFrame(dict(user=['a'], title=['w'])), labels=dict(parity={'w': 'odd'}))
+
+
 # On real ratings
 
 def test_fold_in_on_real_ratings(ml, dls):
@@ -1386,3 +1455,76 @@ def test_saving_needs_no_import_of_saving(tmp_path):
     folder = _three_films().save(tmp_path/'films')
     out = subprocess.run([sys.executable, '-c', code, str(folder)], capture_output=True, text=True)
     assert out.stdout.strip() == "['y']", out.stderr
+
+
+# Sharing
+
+def test_the_card_of_a_saved_recommender(tmp_path):
+    rec = tiny(ids=('Ann Onym', 'Bob Onym', 'Cle Onym'))
+    data = 'a <b>file</b> | of\nmine [x](http://y)'
+    folder = rec.save(tmp_path/'r', data, {'RMSE on 9': .98761})
+    card = (folder/'README.md').read_text()
+    front, body = card.split('---\n')[1:3]
+    assert front == 'library_name: collab_course\ntags:\n- collaborative-filtering\n- recommender-systems\n'
+    assert r'a &lt;b&gt;file&lt;/b&gt; \| of mine \[x\](http://y)' in body and '<b>' not in card
+    for words in ('DotProductBias', 'n\\_factors 2', '| users | 3 |', '5, from 1 to 5', '0.9876', '## Limits',
+                  'poor list', '**Who rated what is in this folder**'):
+        assert words in card
+    assert not any(name in card for name in (*rec.users[1:], '#na#'))
+    assert is_own_card(card.encode()) and Recommender.load(folder).users == rec.users
+    # without ratings, for a model that holds none
+    bare = Recommender(rec.model, rec.classes).save(tmp_path/'bare')
+    card = (bare/'README.md').read_text()
+    for words in ('not said', 'unknown', 'not measured', 'Who rated what is not in this folder'):
+        assert words in card
+    # a model that holds who rated what holds it without the ratings, too
+    held = SVDpp(4, 4, 1, R, rec.rated.pairs)
+    card = model_card(Recommender(held, rec.classes))
+    assert '**Who rated what is in this folder**' in card
+    assert 'They are no ratings' in model_card(tiny(Popularity(4, 4, rec.rated.pairs)))
+    for bad in (float('nan'), 'low', True, None):
+        with pytest.raises(DataError, match="'RMSE' is"): rec.save(tmp_path/'no', errors={'RMSE': bad})
+    assert not (tmp_path/'no').exists()
+
+
+def test_card_files_are_named_and_never_read(tmp_path):
+    rec = tiny(); folder = rec.save(tmp_path/'r')
+    (folder/'README.md').unlink()
+    Recommender.load(folder)                                    # no card is needed
+    os.mkfifo(folder/'README.md')                               # who reads this waits for ever
+    (folder/'LICENSE').symlink_to(tmp_path/'nowhere')
+    (folder/'.gitattributes').write_bytes(b'\xff\x00')
+    (folder/'.cache'/'huggingface').mkdir(parents=True)
+    again = Recommender.load(folder)
+    assert np.array_equal(again.predict([('a', 'x')]), rec.predict([('a', 'x')]))
+    for name in ('readme.md', 'README.md.py', 'setup.py', 'model.pkl'):
+        (folder/name).touch()
+        with pytest.raises(BadFolder, match='the folder should hold'): Recommender.load(folder)
+        (folder/name).unlink()
+
+
+def test_what_others_added_is_not_overwritten(tmp_path):
+    rec = tiny(); folder = rec.save(tmp_path/'r')
+    rec.save(folder, data='more')                               # its own card is replaced
+    card = (folder/'README.md').read_bytes()
+    for name, words in (('.gitattributes', '.gitattributes'), ('LICENSE', 'LICENSE')):
+        (folder/name).write_text('mine')
+        with pytest.raises(FileExistsError, match=f'something else than a saved recommender, {words}'):
+            rec.save(folder)
+        assert (folder/name).read_text() == 'mine'
+        (folder/name).unlink()
+    for edited in (card + b'mine', card.replace(b'more', b'less'), b'mine', b'', b'\xff', card[:-1]):
+        (folder/'README.md').write_bytes(edited)
+        assert not is_own_card(edited)
+        with pytest.raises(FileExistsError, match='an edited README.md'): rec.save(folder)
+        assert (folder/'README.md').read_bytes() == edited
+    (folder/'README.md').unlink(); os.mkfifo(folder/'README.md')
+    with pytest.raises(FileExistsError, match='an edited README.md'): rec.save(folder)
+    (folder/'README.md').unlink(); rec.save(folder)             # one without a card is replaced, too
+    assert is_own_card((folder/'README.md').read_bytes())
+
+
+def test_the_card_of_the_command(saved):
+    card = (saved/'numbers'/'README.md').read_text()
+    assert '| data | numbers.csv |' in card and 'RMSE of always the mean, on ' in card
+    assert str(saved) not in card
