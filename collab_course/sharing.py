@@ -76,8 +76,8 @@ def _people_limit(rec:Recommender) -> str:
 def _card_limits(rec:Recommender) -> str:
     limits = ['It knows the users and items of its data and no others. What came later has to be taken in by '
               '`update`.',
-              'It learned from what people chose to rate, which is not what they would say of items drawn for '
-              'them.',
+              'It learned from what people chose to rate. Of items drawn for them they might say something '
+              'else.',
               _kind_limit(rec), _people_limit(rec)]
     return '\n'.join(f'- {limit}' for limit in limits)
 

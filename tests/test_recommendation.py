@@ -32,6 +32,7 @@ from collab_course.ranking import *
 from collab_course.recommendation import *
 from collab_course.saving import *
 from collab_course.sharing import *
+from collab_course.uncertainty import *
 
 R = (.5, 5.5)
 FORMULA = {
@@ -1528,3 +1529,228 @@ def test_the_card_of_the_command(saved):
     card = (saved/'numbers'/'README.md').read_text()
     assert '| data | numbers.csv |' in card and 'RMSE of always the mean, on ' in card
     assert str(saved) not in card
+
+
+# A model that says how sure it is
+
+@saveable
+class Believer(Module):
+    """Items are given, people are solved for: a linear model with normal noise, which says how sure it is.
+
+    Of an item that few rated, less is known"""
+    def __init__(self, n_users:int, n_items:int, n_factors:int=2, rating_noise:float=.7):
+        store_attr('n_users,n_items,n_factors,rating_noise')
+        g, d = torch.Generator().manual_seed(0), n_factors + 1
+        self.register_buffer('item_factors', torch.randn(n_items, n_factors, generator=g))
+        self.register_buffer('item_biases', 3 + .3*torch.randn(n_items, generator=g))
+        self.register_buffer('item_variance', torch.ones(n_items))
+        self.register_buffer('user_factors', torch.zeros(n_users, n_factors))
+        self.register_buffer('user_biases', torch.zeros(n_users))
+        self.register_buffer('covariances', torch.eye(d).repeat(n_users, 1, 1))
+
+    def learn(self, rated):
+        self.item_variance = 1/(1 + rated.counts().float())
+        for u in range(self.n_users):
+            rows = slice(*rated.start[u:u + 2])
+            mean, self.covariances[u] = self.fold_in(rated.items[rows].long(), rated.ratings[rows])
+            self.user_factors[u], self.user_biases[u] = mean[:-1], mean[-1]
+        return self
+
+    def fold_in(self, items, ratings):
+        y = F.pad(self.item_factors[items], (0, 1), value=1.).double()
+        covariance = torch.linalg.inv(torch.eye(y.shape[1]).double() + y.T @ y/self.rating_noise**2)
+        above = y.T @ (ratings.double() - self.item_biases[items])
+        return covariance @ above/self.rating_noise**2, covariance
+
+    def forward(self, x):
+        u, i = x[:, 0], x[:, 1]
+        return (self.user_factors[u]*self.item_factors[i]).sum(1) + self.user_biases[u] + self.item_biases[i]
+
+    def uncertainty(self, x):
+        y = F.pad(self.item_factors[x[:, 1]], (0, 1), value=1.)
+        of_user = torch.einsum('nd,nde,ne->n', y, self.covariances[x[:, 0]], y)
+        return (of_user + self.item_variance[x[:, 1]] + self.rating_noise**2).sqrt()
+
+
+def believer(n_users=13, n_items=31, n_ratings=150):
+    "A recommender with such a model"
+    g = torch.Generator().manual_seed(1)
+    x = torch.stack([torch.randint(1, n, (n_ratings,), generator=g) for n in (n_users, n_items)], dim=1)
+    y = torch.randint(1, 6, (n_ratings,), generator=g).float()
+    rated = History(x, n_users, n_items, y)
+    users, items = [f'u{k}' for k in range(n_users)], [f'film {k}' for k in range(n_items)]
+    users[0] = items[0] = '#na#'
+    return Recommender(Believer(n_users, n_items).learn(rated), dict(user=users, title=items), rated)
+
+
+def test_lists_of_a_model_that_says_how_sure_it_is():
+    rec = believer()
+    u, i = torch.arange(1, 13)[:, None], torch.arange(1, 31)
+    mean, sd = (pd.DataFrame(f(rec.model, u, i).numpy(), rec.users[1:], rec.items[1:])
+                for f in (score, uncertainty))
+    every = rec.recommend(None, 99, exclude_seen=False)
+    assert list(every) == ['user', 'title', 'predicted', 'sd'] and len(every) == 360
+    for by in ('mean', 'sure', 'curious'):
+        got = rec.recommend(None, 99, exclude_seen=False, by=by)
+        for user, of_user in got.groupby('user', sort=False):
+            assert np.allclose(of_user.predicted, mean.loc[user, of_user.title], atol=1e-5)
+            assert np.allclose(of_user.sd, sd.loc[user, of_user.title], atol=1e-5)
+    for user in ('u1', 'u7'):
+        for n_sd in (0, 1., 3):
+            got = rec.recommend(user, 5, exclude_seen=False, by='sure', n_sd=n_sd)
+            want = (mean - n_sd*sd).loc[user].sort_values(ascending=False)
+            assert got.title.tolist() == want.index[:5].tolist()
+        seen = {rec.items[k] for k in rec.rated.items[slice(*rec.rated.start[int(user[1:]):][:2])].tolist()}
+        for by in ('sure', 'curious'):
+            assert set(rec.recommend(user, 99, by=by).title) == set(rec.items[1:]) - seen
+    some = ['film 3', 'film 9', 'film 4']
+    assert sorted(rec.recommend('u1', 9, False, some, by='curious').title) == sorted(some)
+    pairs = [('u1', 'film 3'), ('u2', 'film 9')]
+    assert np.allclose(rec.uncertainty(pairs), [sd.loc[p] for p in pairs], atol=1e-6)
+    assert len(rec.recommend([], 3, by='curious')) == 0
+
+
+def test_draws_depend_on_seed_and_person_alone():
+    rec = believer()
+    def titles(user, seed, **kwargs): return rec.recommend(user, 9, by='curious', seed=seed, **kwargs)
+    one = titles('u5', 0)
+    assert one.equals(titles('u5', 0)) and not one.equals(titles('u5', 1))
+    several = titles(['u2', 'u5', 'u9'], 0)
+    assert several[several.user == 'u5'].title.tolist() == one.title.tolist()
+    fewer = titles('u5', 0, items=one.title.tolist()[3:])                   # others do not change the draw
+    assert fewer.title.tolist() == one.title.tolist()[3:]
+    state = torch.get_rng_state()
+    titles(None, 3)
+    assert torch.equal(state, torch.get_rng_state())
+    # in small blocks as in one
+    users = torch.arange(1, 13)
+    a, b = (list(rec.recommend_blocks(users, 5, by='curious', block=block)) for block in (1, 2**24))
+    assert len(a) == 12 and len(b) == 1 and torch.equal(torch.cat([items for _, items, _ in a]), b[0][1])
+
+
+def test_draws_scatter_as_the_model_says():
+    rec = believer()
+    users, cand = torch.tensor([1, 2]), torch.arange(1, 31)
+    draws = torch.stack([rec._order(users, cand, 'curious', 1., seed) for seed in range(3000)])
+    mean, sd = score(rec.model, users[:, None], cand), uncertainty(rec.model, users[:, None], cand)
+    known = (sd**2 - rec.model.rating_noise**2).sqrt()
+    assert torch.allclose(draws.mean(0).float(), mean, atol=.1)
+    assert torch.allclose(draws.std(0).float(), known, rtol=.08)
+    # what a person likes is drawn once for all items, so that draws of like items go together
+    y = rec._vectors(cand)
+    want = y @ rec.model.covariances[1].double() @ y.T + rec.model.item_variance[cand].diag()
+    assert torch.allclose(torch.cov(draws[:, 0].T), want, atol=.12)
+
+
+def test_somebody_new_of_a_model_that_says_how_sure_it_is():
+    rec = believer()
+    u = 5
+    rows = slice(*rec.rated.start[u:u + 2])
+    old = {rec.items[i]: float(r) for i, r in zip(rec.rated.items[rows].tolist(), rec.rated.ratings[rows])}
+    factors_, bias = rec.fold_in(old)
+    assert np.allclose(factors_, rec.model.user_factors[u], atol=1e-5)
+    assert np.isclose(bias, rec.model.user_biases[u], atol=1e-5)
+    for by in ('mean', 'sure', 'curious'):
+        got = rec.recommend_new(old, 99, by=by)
+        assert list(got) == ['title', 'predicted', 'sd'] and len(got) == 30 - len(old)
+    # like the user whose ratings these are
+    new, known = rec.recommend_new(old, 9, by='sure'), rec.recommend('u5', 9, by='sure')
+    assert new.title.tolist() == known.title.tolist()
+    assert np.allclose(new[['predicted', 'sd']], known[['predicted', 'sd']], atol=1e-4)
+    assert rec.recommend_new(old, 9, by='curious').equals(rec.recommend_new(old, 9, by='curious'))
+    other = rec.recommend_new(old, 9, by='curious', seed=1)
+    assert not rec.recommend_new(old, 9, by='curious').equals(other)
+    # nothing rated: by the mean what is popular, else what the model says of anybody
+    assert rec.recommend_new({}, 3).title.tolist() == rec._popular_list(torch.arange(1, 31), 3).title.tolist()
+    curious = [rec.recommend_new({}, 3, by='curious', seed=seed).title.tolist() for seed in range(4)]
+    assert len(set(map(tuple, curious))) > 1 and list(rec.recommend_new({}, 3, by='sure'))[-1] == 'sd'
+    with pytest.raises(NotInModel, match='no labels of users'): rec.recommend_new(old, labels={'age': 3})
+
+
+def test_the_next_question():
+    rec = believer()
+    said = {'film 3': 5., 'film 8': 2.}
+    got = rec.next_question(said, 99, if_seen=True)
+    assert list(got) == ['title', 'narrows', 'n_ratings'] and len(got) == 28
+    assert not set(said) & set(got.title)
+    assert got.narrows.is_monotonic_decreasing and got.narrows.between(0, 1).all()
+    # against folding in, for items of which all is known
+    rec.model.item_variance[:] = 0
+    rec = Recommender(rec.model, rec.classes, rec.rated)
+    everything = rec._vectors(torch.arange(1, 31))
+    def unknown(ratings):
+        _, covariance = rec._fold(*rec._new_ratings(ratings))
+        return torch.einsum('cd,de,ce->', everything, covariance, everything).item()
+    got = rec.next_question(said, 99, if_seen=True)
+    for title, narrows in zip(got.title, got.narrows):
+        assert np.isclose(1 - unknown(said | {title: 1.})/unknown(said), narrows, atol=1e-9)
+    # seen by few: asked late
+    counts = rec.rated.counts()[1:]
+    got = rec.next_question(said, 99)
+    product = got.narrows*got.n_ratings
+    assert product.is_monotonic_decreasing and (got.n_ratings > 0).any()
+    assert got.n_ratings.tolist() == [int(counts[int(t.split()[1]) - 1]) for t in got.title]
+    first = rec.next_question(said).title[0]
+    assert first == got.title[0] and rec.next_question(said, asked=[first]).title[0] == got.title[1]
+    assert rec.next_question(said, items=[got.title[5], got.title[9]]).title.tolist() == [got.title[5]]
+    assert len(rec.next_question(dict.fromkeys(rec.items[1:], 3.))) == 0      # all is said
+    bare = Recommender(rec.model, rec.classes)                  # without ratings: as if all were seen
+    assert bare.next_question(said).n_ratings.tolist() == [0]
+
+
+def test_unusable_orders():
+    for model in (None, CollabNN((4, 2), (4, 2), R, 3), Popularity(4, 4, tiny().rated.pairs)):
+        rec = tiny(model); name = type(rec.model).__name__
+        assert 'sd' not in rec.recommend('a') and 'sd' not in rec.recommend(None)
+        for ask in (lambda by: rec.recommend('a', by=by), lambda by: rec.recommend_new({'x': 3.}, by=by),
+                    lambda by: list(rec.recommend_blocks(by=by))):
+            for by in ('sure', 'curious'):
+                words = f"{name} does not say how sure it is of a rating, which a list by '{by}' needs"
+                with pytest.raises(NotInModel, match=words): ask(by)
+            words = "by must be 'mean' or 'sure' or 'curious', not 'best'"
+            with pytest.raises(DataError, match=words): ask('best')
+        with pytest.raises(NotInModel, match='which a question needs'): rec.next_question({'x': 3.})
+        with pytest.raises(NotInModel, match='does not say how sure'): rec.uncertainty(('a', 'x'))
+    rec = believer()
+    for wrong in (dict(n_sd=-1), dict(n_sd='2'), dict(n_sd=float('nan')), dict(n_sd=True), dict(seed=-1),
+                  dict(seed=.5), dict(seed=None)):
+        for ask in (partial(rec.recommend, 'u1'), partial(rec.recommend_new, {'film 3': 3.})):
+            with pytest.raises(DataError, match=f'{[*wrong][0]} must be'): ask(by='sure', **wrong)
+    with pytest.raises(UnknownName, match='no user is called'): rec.recommend('u99', by='sure')
+    with pytest.raises(UnknownName): rec.next_question({'film 99': 3.})
+    with pytest.raises(DataError, match='n must be'): rec.next_question(n=0)
+    bare = Recommender(rec.model, rec.classes)
+    assert len(bare.recommend('u1', 3, False, by='sure')) == 3
+    with pytest.raises(DataError, match='it is unknown who rated what'):
+        bare.recommend('u1', 3, False, by='curious')
+
+
+def test_orders_of_the_command(tmp_path, capsys):
+    rec = believer(); folder = rec.save(tmp_path/'r')
+    for by, seed in (('mean', 0), ('sure', 0), ('curious', 0), ('curious', 5)):
+        by_seed = ['--by', by, '--seed', seed]
+        got = json.loads(out_of(capsys, 'recommend', folder, '--user', 'u5', *by_seed, '--json'))['items']
+        want = rec.recommend('u5', by=by, seed=seed)
+        assert [r['item'] for r in got] == want.title.tolist()
+        assert np.allclose([r['sd'] for r in got], want.sd, atol=1e-4)
+        new = out_of(capsys, 'recommend', folder, '--rated', 'film 3=5', *by_seed, '--json')
+        got = json.loads(new)['items']
+        assert [r['item'] for r in got] == rec.recommend_new({'film 3': 5}, by=by, seed=seed).title.tolist()
+    said = out_of(capsys, 'recommend', folder, '--user', 'u5', '--by', 'sure', '-n', 2).splitlines()
+    top = rec.recommend('u5', 2, by='sure').iloc[0]
+    assert said[0] == 'predicted    sd  item' and len(said) == 3
+    assert said[1] == f'{top.predicted:9.2f} ±{top.sd:4.2f}  {top.title}'
+    lists = tmp_path/'lists.csv'
+    out_of(capsys, 'recommend', folder, '--all', '--out', lists, '--by', 'curious', '--seed', 3)
+    assert pd.read_csv(lists).title.tolist() == rec.recommend(None, by='curious', seed=3).title.tolist()
+    assert 'popular' not in out_of(capsys, 'recommend', folder, '--by', 'curious')
+    got = json.loads(out_of(capsys, 'predict', folder, '--user', 'u5', '--item', 'film 3', '--json'))['items']
+    assert np.isclose(got[0]['sd'], rec.uncertainty(('u5', 'film 3'))[0], atol=1e-4)
+    assert '±' in out_of(capsys, 'predict', folder, '--user', 'u5', '--item', 'film 3')
+
+
+def test_orders_that_the_command_does_not_have(saved, capsys):
+    err = out_of(capsys, 'recommend', saved/'numbers', '--user', 7, '--by', 'sure', status=2)
+    assert 'DotProductBias does not say how sure it is' in err
+    assert 'invalid choice' in out_of(capsys, 'recommend', saved/'numbers', '--by', 'luck', status=2)
+    assert 'whole number' in out_of(capsys, 'recommend', saved/'numbers', '--seed', '-1', status=2)
