@@ -190,8 +190,9 @@ class _Dot:
     item_biases:Tensor # (n_items,)
     with_bias:bool     # Whether users have biases that are learned
     y_range:tuple      # (low, high) of the sigmoid; None for none
+    limits:tuple=None  # (low, high) to which predictions are cut; None for none
 
-    def rating(self, z): return in_range(z, self.y_range)
+    def rating(self, z): return in_range(z, self.y_range) if self.limits is None else z.clamp(*self.limits)
 
     def pairs(self, u, i): # (n,) indices of users, (n,) of items → (n,) ratings
         biases = self.user_biases[u] + self.item_biases[i]
@@ -201,6 +202,11 @@ def _part(question, model, which:str) -> Tensor:
     "Factors or biases of users or items; None where the model has none"
     try: return question(model, which)
     except NotInModel: return None
+
+def _limits(model) -> tuple: # (low, high), or None
+    "Where a model without a sigmoid cuts its predictions off: its attribute `rating_range`, if it has one"
+    limits = getattr(model, 'rating_range', None)
+    return None if limits is None or y_range_of(model) is not None else tuple(limits)
 
 def _dot_form(model, device) -> _Dot:
     """The formula of a model's score, or None if it has none.
@@ -213,7 +219,7 @@ def _dot_form(model, device) -> _Dot:
     users, items = ifnone(users, zeros(n_users, 0)), ifnone(items, zeros(n_items, 0))
     if users.shape[1] != items.shape[1]: return None
     dot = _Dot(users, items, ifnone(user_biases, zeros(n_users)), ifnone(item_biases, zeros(n_items)),
-               user_biases is not None, y_range_of(model))
+               user_biases is not None, y_range_of(model), _limits(model))
     u, i = (torch.linspace(0, n - 1, 256, device=device).long() for n in (n_users, n_items))
     i = i[torch.arange(256, device=device)*7 % 256]
     same = torch.allclose(dot.pairs(u, i), score(model, u, i), rtol=1e-3, atol=1e-3)
@@ -598,6 +604,9 @@ def predict_new(self:Recommender,
 @patch
 def _new_scores(self:Recommender, rated, ratings, labels, idx) -> Tensor: # as many as `idx`, on the CPU
     if self.ranks: return self._ranked_new(rated)[idx]
+    if folds_in(self.model):
+        linear = self._new_linear(rated, ratings, labels, idx)
+        return _cut(linear, _limits(self.model)).float()
     (factors, bias), dot, i = self._solved(rated, ratings, labels), self._dot, idx.to(self.device)
     vector = factors.to(dot.items.dtype).to(self.device)
     return dot.rating(dot.items[i]@vector + bias + dot.item_biases[i]).cpu()
@@ -637,8 +646,7 @@ def recommend_new(self:Recommender,
     if nothing and by == 'mean' and not self.ranks: return self._popular_list(cand, n)
     values = self._new_scores(rated, stars, labels, cand)
     sd = self._new_sd(rated, stars, labels, cand) if has_uncertainty(self.model) else None
-    scores = values.clone() if by == 'mean' else values - n_sd*sd
-    if by == 'curious': scores = self._new_draw(rated, stars, labels, cand, values, sd, seed)
+    scores = self._new_order(rated, stars, labels, cand, values, sd, by, n_sd, seed)
     if exclude_seen: scores[torch.isin(cand, rated)] = -torch.inf
     best = scores.argsort(descending=True, stable=True)[:n]
     best = best[scores[best] > -torch.inf]
@@ -660,6 +668,14 @@ def _folded(self:Recommender, rated, ratings, labels) -> tuple: # (n_factors,), 
     return mean[:-1], mean[-1].item()
 
 @patch
+def _new_linear(self:Recommender, rated, ratings, labels, items) -> Tensor: # (c,) float64
+    "Predictions for somebody new, before they are cut to the range of ratings"
+    own, bias = self._folded(rated, ratings, labels)
+    return self._vectors(items)[:, :-1] @ own + bias + biases(self.model, 'item')[items].cpu().double()
+
+def _cut(t:Tensor, limits:tuple) -> Tensor: return t if limits is None else t.clamp(*limits)
+
+@patch
 def _new_sd(self:Recommender, rated, stars, labels, items) -> Tensor: # (c,) float64
     "How far somebody new may be from what is predicted for them"
     mean, covariance = self._fold(rated, stars)
@@ -679,8 +695,11 @@ def _item_variance(rec:Recommender, most:int=2**17) -> Tensor: # (n_items,) floa
     return (variance - of_users - rec.model.rating_noise**2).clamp(min=0).mean(0)
 
 @patch
-def _new_draw(self:Recommender, rated, stars, labels, items, mean, sd, seed:int) -> Tensor: # (c,)
-    "What somebody new would rate by a draw of what is not known"
+def _new_order(self:Recommender, rated, stars, labels, items, mean, sd, by:str, n_sd, seed) -> Tensor: # (c,)
+    "What orders the items of somebody new"
+    if by == 'mean' and not folds_in(self.model): return mean.clone()
+    if by == 'mean': return self._new_linear(rated, stars, labels, items)
+    if by == 'sure': return mean - n_sd*sd
     _, covariance = self._fold(rated, stars)
     return drawn_ratings(mean[None], sd[None], self.model.rating_noise, self._vectors(items),
                          covariance[None], [0], items, seed)[0]

@@ -1572,7 +1572,7 @@ class Believer(Module):
         return (of_user + self.item_variance[x[:, 1]] + self.rating_noise**2).sqrt()
 
 
-def believer(n_users=13, n_items=31, n_ratings=150):
+def believer(n_users=13, n_items=31, n_ratings=150, model=Believer):
     "A recommender with such a model"
     g = torch.Generator().manual_seed(1)
     x = torch.stack([torch.randint(1, n, (n_ratings,), generator=g) for n in (n_users, n_items)], dim=1)
@@ -1580,7 +1580,7 @@ def believer(n_users=13, n_items=31, n_ratings=150):
     rated = History(x, n_users, n_items, y)
     users, items = [f'u{k}' for k in range(n_users)], [f'film {k}' for k in range(n_items)]
     users[0] = items[0] = '#na#'
-    return Recommender(Believer(n_users, n_items).learn(rated), dict(user=users, title=items), rated)
+    return Recommender(model(n_users, n_items).learn(rated), dict(user=users, title=items), rated)
 
 
 def test_lists_of_a_model_that_says_how_sure_it_is():
@@ -1608,6 +1608,30 @@ def test_lists_of_a_model_that_says_how_sure_it_is():
     pairs = [('u1', 'film 3'), ('u2', 'film 9')]
     assert np.allclose(rec.uncertainty(pairs), [sd.loc[p] for p in pairs], atol=1e-6)
     assert len(rec.recommend([], 3, by='curious')) == 0
+
+
+@saveable
+class Cut(Believer):
+    "Predictions are cut to the range of ratings"
+    rating_range = 1, 3
+    def forward(self, x): return super().forward(x).clamp(1, 3)
+
+
+def test_predictions_that_are_cut_to_the_range_of_ratings():
+    """Many films reach the top of the range: their order is that of what stands before, for known users and
+    for new ones"""
+    rec = believer(model=Cut)
+    assert rec._dot.limits == (1, 3)
+    rows = slice(*rec.rated.start[5:7])
+    old = {rec.items[i]: float(r) for i, r in zip(rec.rated.items[rows].tolist(), rec.rated.ratings[rows])}
+    x = torch.stack([torch.full((30,), 5), torch.arange(1, 31)], dim=1)
+    linear = Believer.forward(rec.model, x)
+    want = pd.Series(linear.numpy(), rec.items[1:]).drop(list(old)).sort_values(ascending=False)
+    assert (want > 3).sum() > 3
+    for got in (rec.recommend('u5', 99), rec.recommend_new(old, 99)):
+        assert got.title.tolist() == want.index.tolist()
+        assert np.allclose(got.predicted, want.clip(1, 3), atol=1e-4)
+    assert np.allclose(rec.predict_new(old), linear.clamp(1, 3), atol=1e-4)
 
 
 def test_draws_depend_on_seed_and_person_alone():
