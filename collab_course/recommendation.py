@@ -789,7 +789,8 @@ def update(self:Recommender,
     recommender for this. Rows that were held out for validation are not trained on.
 
     A model that ranks needs no ratings, users and items are enough. One without parameters (`Popularity`,
-    `EASE`) is made anew from all that is known, one with parameters (`MultDAE`) is trained on.
+    `EASE`) is made anew from all that is known, one with parameters (`MultDAE`) is trained on. A model of
+    ratings without parameters (`BayesianMF`) is fitted anew, to ratings whose times are not known any more.
 
     Raises `NotInModel` for models that cannot grow or whose output is not a rating, `DataError` for unusable
     ratings, and for such as the model cannot predict or that are beyond all known ones. Labels of a set that
@@ -802,7 +803,8 @@ def update(self:Recommender,
     rated = self.rated.extended(x, y, *map(len, classes.values()))
     rows = _as_dataset(rated.trained_part(), classes, self.rating_name)
     with no_random(seed):
-        if not self.ranks: model = self._later_rater(rows, x, recipe, n_epoch, lr, sample, seed, label_rows)
+        if not self.ranks and not _is_trained(self.model): model = _fitted_anew(self.model, rows, self.device)
+        elif not self.ranks: model = self._later_rater(rows, x, recipe, n_epoch, lr, sample, seed, label_rows)
         elif _is_trained(self.model): model = self._later_ranker(rows, recipe, n_epoch, lr, seed)
         else: model = _made_anew(self.model, rows, self.device)
     model.zero_grad()
@@ -841,6 +843,14 @@ def _made_anew(model, rows:RatingsDataset, device):
     name, args = kind_of(model)
     args |= dict(n_users=rows.n_users, n_items=rows.n_items, pairs=rows.x)
     return type(model)(**args).to(device)
+
+def _fitted_anew(model, rows:RatingsDataset, device):
+    "The same kind of model, fitted to all that is known now"
+    cls = type(model)
+    need(hasattr(cls, 'from_dls'), f"{cls.__name__} cannot be trained on: make it anew", NotInModel)
+    loaders = [RatingsDL(ds, bs=512, device=device) for ds in (rows, rows.new_empty())]
+    dls = RatingsDataLoaders(*loaders, device=device)
+    return cls.from_dls(dls, model.n_factors).fit(dls)
 
 def _recipe(recipe, ranks:bool=False) -> Recipe:
     "A recipe, the one of that name, or if None the one for such a model"

@@ -12,6 +12,7 @@ from collab_course import recommendation, saving
 from collab_course.cli import main
 from collab_course.errors import DataError
 from collab_course.synthetic import synthetic_ratings
+from collab_course.bayes import BayesianMF
 from collab_course.dot_product import *
 from collab_course.labels import *
 from collab_course.svdpp import *
@@ -1747,6 +1748,48 @@ def test_unusable_orders():
     assert len(bare.recommend('u1', 3, False, by='sure')) == 3
     with pytest.raises(DataError, match='it is unknown who rated what'):
         bare.recommend('u1', 3, False, by='curious')
+
+
+def seventh(n_factors=4, n_sweeps=10, **kwargs):
+    dls = checkerboard(**kwargs)
+    model = BayesianMF.from_dls(dls, n_factors).fit(dls, n_sweeps)
+    return Recommender.from_learner(Learner(dls, model, loss_func=mse_flat))
+
+
+def test_the_seventh_model_in_a_recommender(tmp_path):
+    rec = seventh()
+    assert rec._dot is not None and rec._dot.limits == (1, 5)
+    again = Recommender.load(rec.save(tmp_path/'r'))
+    for by in ('mean', 'sure', 'curious'):
+        got = rec.recommend(None, 5, by=by)
+        assert list(got)[-2:] == ['predicted', 'sd'] and got.equals(again.recommend(None, 5, by=by))
+        assert got.predicted.between(1, 5).all() and (got.sd > 0).all()
+        new = rec.recommend_new({1: 5, 2: 1, 3: 5}, 9, by=by)
+        assert new.equals(again.recommend_new({1: 5, 2: 1, 3: 5}, 9, by=by))
+    new = rec.recommend_new({1: 5, 2: 1, 3: 5, 4: 1}, 5)
+    assert new['item'].mod(2).eq(1).all()                                     # somebody likes odd numbers
+    question = rec.next_question({1: 5}, 3)
+    assert question.narrows.between(0, 1).all() and 1 not in question['item'].tolist()
+    # what is not known of the items is what their distributions say
+    users = torch.arange(1, 21)
+    y = F.pad(rec.model.users.mean[users, :-1], (0, 1), value=1.).double()
+    cov, own = rec.model.items.cov.double(), rec.model.users.cov[users].double()
+    want = torch.einsum('ud,ide,ue->ui', y, cov, y)
+    want += torch.einsum('ude,ide->ui', own[:, :-1, :-1], cov[:, :-1, :-1])
+    assert torch.allclose(rec._item_variance[1:], want.mean(0)[1:], rtol=.2, atol=1e-3)
+
+
+def test_the_seventh_model_takes_in_what_came_later():
+    rec = seventh()
+    new = later(*[(99, i, 5 if i % 2 else 1) for i in range(1, 9)], (3, 77, 4))
+    more = rec.update(new)
+    assert more.users[-1] == 99 and more.items[-1] == 77 and sizes(more.model) == (22, 22)
+    assert len(rec.users) == 21 and not more.model.training
+    left = more.recommend(99, 12)
+    assert left['item'][:5].mod(2).eq(1).all() and left.sd.gt(0).all()
+    assert np.array_equal(more.predict((99, 9)), rec.update(new).predict((99, 9)))
+    with pytest.raises(NotInModel, match='Believer cannot be trained on: make it anew'):
+        believer().update(pd.DataFrame(dict(user=['u1'], title=['film 1'], rating=[3])))
 
 
 def test_orders_of_the_command(tmp_path, capsys):
