@@ -281,7 +281,7 @@ class Sweeps:
 
 _most_smoothed = 8000         # rows; the regression's matrix is a square of them
 
-# %% ../nbs/package/10_bayes_fit.ipynb #e3dee79a
+# %% ../nbs/package/10_bayes_fit.ipynb #d128f738
 @patch
 def _start(self:Sweeps, size:float, seed:int):
     "First guesses: item biases from shrunk means, item factors from who rated what, and all variances"
@@ -294,9 +294,9 @@ def _start(self:Sweeps, size:float, seed:int):
     m.items.mean[:, :-1] = vectors*known*size*(self.variance**.5*m.n_items)**.5
     m.items.cov.zero_()
     m.users.mean.zero_()
-    spread = self.y.new_full((m.n_factors + 1,), .05*self.variance**.5)
+    spread = self.y.new_full((m.n_factors + 1,), .2*self.variance**.5)
     spread[-1] = .2*self.variance
-    m.items.cov.diagonal(dim1=1, dim2=2).add_(.2*spread)
+    m.items.cov.diagonal(dim1=1, dim2=2).add_(.1*spread)
     m.users.precision, m.items.precision = 1/spread, 1/spread
     m.noise_var = self.y.new_tensor(.7*self.variance)
 
