@@ -790,7 +790,7 @@ def update(self:Recommender,
 
     A model that ranks needs no ratings, users and items are enough. One without parameters (`Popularity`,
     `EASE`) is made anew from all that is known, one with parameters (`MultDAE`) is trained on. A model of
-    ratings without parameters (`BayesianMF`) is fitted anew, to ratings whose times are not known any more.
+    ratings in closed form (`BayesianMF`) is fitted anew by its own `refit`; the times are not known any more.
 
     Raises `NotInModel` for models that cannot grow or whose output is not a rating, `DataError` for unusable
     ratings, and for such as the model cannot predict or that are beyond all known ones. Labels of a set that
@@ -803,7 +803,7 @@ def update(self:Recommender,
     rated = self.rated.extended(x, y, *map(len, classes.values()))
     rows = _as_dataset(rated.trained_part(), classes, self.rating_name)
     with no_random(seed):
-        if not self.ranks and not _is_trained(self.model): model = _fitted_anew(self.model, rows, self.device)
+        if hasattr(type(self.model), 'refit'): model = self.model.refit(rows)     # in closed form
         elif not self.ranks: model = self._later_rater(rows, x, recipe, n_epoch, lr, sample, seed, label_rows)
         elif _is_trained(self.model): model = self._later_ranker(rows, recipe, n_epoch, lr, seed)
         else: model = _made_anew(self.model, rows, self.device)
@@ -844,14 +844,6 @@ def _made_anew(model, rows:RatingsDataset, device):
     args |= dict(n_users=rows.n_users, n_items=rows.n_items, pairs=rows.x)
     return type(model)(**args).to(device)
 
-def _fitted_anew(model, rows:RatingsDataset, device):
-    "The same kind of model, fitted to all that is known now"
-    cls = type(model)
-    need(hasattr(cls, 'from_dls'), f"{cls.__name__} cannot be trained on: make it anew", NotInModel)
-    loaders = [RatingsDL(ds, bs=512, device=device) for ds in (rows, rows.new_empty())]
-    dls = RatingsDataLoaders(*loaders, device=device)
-    return cls.from_dls(dls, model.n_factors).fit(dls)
-
 def _recipe(recipe, ranks:bool=False) -> Recipe:
     "A recipe, the one of that name, or if None the one for such a model"
     if recipe is None: return ranking_recipe if ranks else recipes['fast']
@@ -864,6 +856,8 @@ def _check_update(self:Recommender, sample:float):
     if self.rated is None: raise DataError(_unknown)
     if getattr(self.model, 'to_rating', None) is not None:
         raise NotInModel(f"{type(self.model).__name__} is not trained on ratings directly: train it again")
+    can_learn = self.ranks or _is_trained(self.model) or hasattr(type(self.model), 'refit')
+    need(can_learn, f"{type(self.model).__name__} cannot be trained on: make it anew", NotInModel)
     if not 0 <= sample <= 1: raise ValueError(f"sample is a share, from 0 to 1, not {sample}")
 
 @patch
