@@ -3,20 +3,19 @@
 # %% auto #0
 __all__ = ['BayesianMF']
 
-# %% ../nbs/10_bayes.ipynb #2963da5c
+# %% ../nbs/10_bayes.ipynb #f2933b2a
 from fastai.collab import *
 from fastai.tabular.all import *
 from .bayes_fit import *
-from .bayes_fit import _inverse
 from .errors import *
 
-# %% ../nbs/10_bayes.ipynb #c1e39ba3
+# %% ../nbs/10_bayes.ipynb #a16fbfb7
 class BayesianMF(Module):
     """The seventh model: users, items and sittings as normal distributions, fitted in closed form.
 
     Takes x (batch, 2), user and item index, or (batch, 3) with the time of the rating in seconds since 1970;
     returns (batch,). Source: Lim and Teh 2007, *Variational Bayesian approach to movie rating prediction*."""
-    def __init__(self, n_users:int, n_items:int, n_factors:int=24, rating_range=(1, 5), seconds=(60, 600),
+    def __init__(self, n_users:int, n_items:int, n_factors:int=24, rating_range=(1, 5), seconds=(60, 600, 3600),
                  n_sittings:int=0):
         store_attr('n_users,n_items,n_factors,rating_range,seconds')
         d = n_factors + 1                                                 # the bias last
@@ -57,17 +56,22 @@ def forward(self:BayesianMF, x):
     if x.shape[1] > 2: rating = rating + self.sittings.look_up(u, x[:, 2])[0]
     return rating.clamp(*self.rating_range)
 
-# %% ../nbs/10_bayes.ipynb #a1bab42c
+# %% ../nbs/10_bayes.ipynb #19a5c874
 @patch
 def fit(self:BayesianMF,
     dls,           # Loaders; their training rows are used
-    n_sweeps:int=20, # Over users, items and sittings
+    n_sweeps:int=12, # Over users, items and sittings
     labels=(),     # Label sets, as from `side_labels`
     after_sweep=None, # Function: model → anything, called after every sweep
     **kwargs       # Passed to `Sweeps`: `ridge`, `seed`, …
 ):
     "Update everything in turn; returns the model."
-    sweeps = Sweeps(self, dls.train_ds, labels, **kwargs)
+    return self.fit_rows(dls.train_ds, n_sweeps, labels, after_sweep, **kwargs)
+
+@patch
+def fit_rows(self:BayesianMF, ds, n_sweeps:int=12, labels=(), after_sweep=None, **kwargs):
+    "`fit` for a data set"
+    sweeps = Sweeps(self, ds, labels, **kwargs)
     for _ in range(n_sweeps):
         sweeps.sweep()
         if after_sweep is not None: after_sweep(self)
@@ -123,3 +127,13 @@ def fold_in(self:BayesianMF,
     mean, cov = posterior(squares.sum(dim=0, keepdim=True), sums, prior, self.users.precision, alpha)
     mean[0, -1] += self.mean_rating
     return mean[0], cov[0]
+
+# %% ../nbs/10_bayes.ipynb #83fa850e
+@patch
+def refit(self:BayesianMF,
+    ds # A data set with later ratings too; its first users and items are those of this model
+): # A new model
+    "The same kind of model, fitted to all that is known now; without times it has no sittings, nor labels."
+    seconds = self.seconds if ds.time is not None else ()
+    new = type(self)(ds.n_users, ds.n_items, self.n_factors, self.rating_range, seconds)
+    return new.to(self.noise_var.device).fit_rows(ds)

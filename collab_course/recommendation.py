@@ -178,8 +178,11 @@ class _Dot:
     item_biases:Tensor # (n_items,)
     with_bias:bool     # Whether users have biases that are learned
     y_range:tuple      # (low, high) of the sigmoid; None for none
+    limits:tuple=None  # (low, high) where ratings are cut off; None for nowhere
 
-    def rating(self, z): return in_range(z, self.y_range)
+    def rating(self, z):
+        z = in_range(z, self.y_range)
+        return z if self.limits is None else z.clamp(*self.limits)
 
     def pairs(self, u, i): # (n,) indices of users, (n,) of items → (n,) ratings
         biases = self.user_biases[u] + self.item_biases[i]
@@ -201,7 +204,7 @@ def _dot_form(model, device) -> _Dot:
     users, items = ifnone(users, zeros(n_users, 0)), ifnone(items, zeros(n_items, 0))
     if users.shape[1] != items.shape[1]: return None
     dot = _Dot(users, items, ifnone(user_biases, zeros(n_users)), ifnone(item_biases, zeros(n_items)),
-               user_biases is not None, y_range_of(model))
+               user_biases is not None, y_range_of(model), getattr(model, 'rating_range', None))
     u, i = (torch.linspace(0, n - 1, 256, device=device).long() for n in (n_users, n_items))
     i = i[torch.arange(256, device=device)*7 % 256]
     same = torch.allclose(dot.pairs(u, i), score(model, u, i), rtol=1e-3, atol=1e-3)
@@ -455,6 +458,10 @@ def _solved(self:Recommender, rated, ratings, labels) -> tuple: # (n_factors,), 
     if self._dot is None or self.ranks:
         raise NotInModel(f"a {type(self.model).__name__} cannot take in somebody new: its score is "
                          'not made of biases and a dot product, so there is nothing to solve for')
+    if hasattr(type(self.model), 'fold_in'):                                      # it knows a better way
+        need(not labels, 'the labels of somebody new are not asked by this model', NotInModel)
+        vector = self.model.fold_in(rated, ratings)[0].cpu().double()
+        return vector[:-1], vector[-1].item()
     if self._prior is None: raise DataError(f"what users are like is unknown, for {_unknown}")
     dot, k, i = self._dot, self._dot.items.shape[1], rated.to(self.device)
     given = given_part(self.model, rated=rated, labels=labels, memo=self._memo).cpu().double().expand(k + 1)
@@ -637,7 +644,8 @@ def update(self:Recommender,
     rated = self.rated.extended(x, y, *map(len, classes.values()))
     rows = _as_dataset(rated.trained_part(), classes, self.rating_name)
     with no_random(seed):
-        if not self.ranks: model = self._later_rater(rows, x, recipe, n_epoch, lr, sample, seed)
+        if hasattr(type(self.model), 'refit'): model = self.model.refit(rows)     # in closed form
+        elif not self.ranks: model = self._later_rater(rows, x, recipe, n_epoch, lr, sample, seed)
         elif _is_trained(self.model): model = self._later_ranker(rows, recipe, n_epoch, lr, seed)
         else: model = _made_anew(self.model, rows, self.device)
     model.zero_grad()
