@@ -6,12 +6,11 @@
 __all__ = ['RatingRows', 'Normals', 'posterior', 'update_side', 'label_features', 'Smoother', 'sitting_keys', 'Sittings',
            'SittingUpdates', 'leading_vectors', 'with_times', 'Sweeps']
 
-# %% ../nbs/package/10_bayes_fit.ipynb #6e3546cf
+# %% ../nbs/package/10_bayes_fit.ipynb #4e819065
 import warnings
 from fastai.collab import *
 from fastai.tabular.all import *
 from .errors import *
-from .label_sets import *
 
 # %% ../nbs/package/10_bayes_fit.ipynb #257a61ab
 class RatingRows:

@@ -153,6 +153,13 @@ answers['09_who_rated_what'] = {
     4: Exercise(['Cem', .71], 'Bob has most films in common with Ann, but a long list', tol=.006),
 }
 
+# %% ../nbs/package/18_exercises.ipynb #c012f592
+answers['10_bayes'] = {
+    1: Exercise(.5, 'divide the sum of the ratings by 1/0.5 + 3', tol=.001),
+    2: Exercise(.333, 'the third of the three numbers, with torch.eye(3) instead of .1*torch.eye(3)', tol=.001),
+    3: Exercise(4, 'count the different values of time//600'),
+}
+
 # %% ../nbs/package/18_exercises.ipynb #e5110011
 answers['11_stars'] = {
     1: Exercise(.905, 'the best probabilities are 1 for the star that was given, else 0', tol=.001),
