@@ -48,8 +48,8 @@ html_baseurl = f"{cfg['doc_host']}{cfg['doc_baseurl']}/"
 html_theme_options = dict(
     repository_url=repository, repository_branch=branch, path_to_docs='nbs',
     use_repository_button=True, use_download_button=True, use_fullscreen_button=False,
-    show_toc_level=2, show_navbar_depth=1, navigation_depth=2, home_page_in_toc=False,
-    navigation_with_keys=False, navbar_persistent=[],
+    show_toc_level=2, show_navbar_depth=1, navigation_depth=2, collapse_navigation=True,
+    home_page_in_toc=False, navigation_with_keys=False, navbar_persistent=[],
 )
 
 

@@ -77,7 +77,8 @@ def as_rst(text: str) -> str:
 
 
 def code(name: str) -> str:
-    full = public.get(name.removesuffix('()'))
+    "A public name as a link. Plain words like `score` are left alone, because columns are called so, too."
+    full = public.get(name.removesuffix('()')) if re.search('[A-Z_(]', name) else None
     return f':py:obj:`{name} <{full}>`' if full else f'``{name}``'
 
 
