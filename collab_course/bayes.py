@@ -11,14 +11,14 @@ from fastai.tabular.all import *
 from .bayes_fit import *
 from .errors import *
 
-# %% ../nbs/10_bayes.ipynb #a16fbfb7
+# %% ../nbs/10_bayes.ipynb #281e9721
 class BayesianMF(Module):
     """The seventh model: users, items and sittings as normal distributions, fitted in closed form.
 
     Takes x (batch, 2), user and item index, or (batch, 3) with the time of the rating in seconds since 1970;
     returns (batch,). Source: Lim and Teh 2007, *Variational Bayesian approach to movie rating prediction*."""
-    def __init__(self, n_users:int, n_items:int, n_factors:int=24, rating_range=(1, 5), seconds=(60, 600, 3600),
-                 n_sittings:int=0):
+    def __init__(self, n_users:int, n_items:int, n_factors:int=24, rating_range=(1, 5),
+                 seconds=(60, 600, 3600), n_sittings:int=0):
         store_attr('n_users,n_items,n_factors,rating_range,seconds')
         d = n_factors + 1                                                 # the bias last
         self.users, self.items = Normals(n_users, d), Normals(n_items, d)
