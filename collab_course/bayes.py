@@ -11,54 +11,19 @@ from fastai.tabular.all import *
 from .bayes_fit import *
 from .errors import *
 
-# %% ../nbs/10_bayes.ipynb #a16fbfb7
-class BayesianMF(Module):
+# %% ../nbs/10_bayes.ipynb #1af9313b
+class BayesianMF(NormalsMF):
     """The seventh model: users, items and sittings as normal distributions, fitted in closed form.
 
     Takes x (batch, 2), user and item index, or (batch, 3) with the time of the rating in seconds since 1970;
     returns (batch,). Source: Lim and Teh 2007, *Variational Bayesian approach to movie rating prediction*."""
-    def __init__(self, n_users:int, n_items:int, n_factors:int=24, rating_range=(1, 5), seconds=(60, 600, 3600),
-                 n_sittings:int=0):
-        store_attr('n_users,n_items,n_factors,rating_range,seconds')
-        d = n_factors + 1                                                 # the bias last
-        self.users, self.items = Normals(n_users, d), Normals(n_items, d)
-        self.sittings = Sittings(seconds, n_sittings)
-        self.register_buffer('from_rated', torch.zeros(n_items, d))       # what a rated item says of its user
-        self.register_buffer('typical', torch.zeros(d))                   # what is said of every user
-        self.register_buffer('mean_rating', torch.zeros(()))
-        self.register_buffer('noise_var', torch.ones(()))
+    def forward(self, x):
+        user, item = self.users.mean[x[:, 0]], self.items.mean[x[:, 1]]   # (batch, n_factors + 1)
+        rating = (user[:, :-1]*item[:, :-1]).sum(dim=1) + user[:, -1] + item[:, -1] + self.mean_rating
+        if x.shape[1] > 2: rating = rating + self.sittings.look_up(x[:, 0], x[:, 2])[0]
+        return rating.clamp(*self.rating_range)
 
-    @property
-    def n_sittings(self): return self.sittings.n
-    @property
-    def rating_noise(self) -> float: return self.noise_var.sqrt().item()
-    def factors(self, which='item'): return getattr(self, f'{which}s').mean[:, :-1]
-    def biases(self, which='item'):
-        return getattr(self, f'{which}s').mean[:, -1] + (self.mean_rating if which == 'user' else 0)
-
-    @classmethod
-    def from_dls(cls,
-        dls,              # Loaders
-        n_factors:int=24, # Numbers for each user and item, the bias not counted
-        sittings:bool=True, # Whether ratings of one sitting share an offset, where the loaders know the times
-        **kwargs          # Passed to the class
-    ):
-        "A model for these users and items, ready for `fit`."
-        y, has_times = dls.train_ds.y, dls.train_ds.time is not None
-        if not (sittings and has_times): kwargs['seconds'] = ()
-        kwargs = dict(rating_range=(y.min().item(), y.max().item())) | kwargs
-        return cls(dls.n_users, dls.n_items, n_factors, **kwargs).to(dls.device)
-
-# %% ../nbs/10_bayes.ipynb #e3751d98
-@patch
-def forward(self:BayesianMF, x):
-    u, i = x[:, 0], x[:, 1]
-    rating = (self.users.mean[u, :-1]*self.items.mean[i, :-1]).sum(dim=1)
-    rating = rating + self.users.mean[u, -1] + self.items.mean[i, -1] + self.mean_rating
-    if x.shape[1] > 2: rating = rating + self.sittings.look_up(u, x[:, 2])[0]
-    return rating.clamp(*self.rating_range)
-
-# %% ../nbs/10_bayes.ipynb #19a5c874
+# %% ../nbs/10_bayes.ipynb #cbab862f
 @patch
 def fit(self:BayesianMF,
     dls,           # Loaders; their training rows are used
@@ -66,19 +31,9 @@ def fit(self:BayesianMF,
     labels=(),     # Label sets, as from `side_labels`
     after_sweep=None, # Function: model → anything, called after every sweep
     **kwargs       # Passed to `Sweeps`: `ridge`, `seed`, …
-):
-    "Update everything in turn; returns the model."
+): # The model itself
+    "Update everything in turn."
     return self.fit_rows(dls.train_ds, n_sweeps, labels, after_sweep, **kwargs)
-
-@patch
-def fit_rows(self:BayesianMF, ds, n_sweeps:int=12, labels=(), after_sweep=None, **kwargs):
-    "`fit` for a data set"
-    sweeps = Sweeps(self, ds, labels, **kwargs)
-    for _ in range(n_sweeps):
-        sweeps.sweep()
-        if after_sweep is not None: after_sweep(self)
-    sweeps.finish()
-    return self.eval()
 
 # %% ../nbs/10_bayes.ipynb #742e22bc
 def _form(vectors, matrices) -> Tensor: return (vectors[:, None] @ matrices @ vectors[:, :, None])[:, 0, 0]
@@ -101,22 +56,13 @@ def uncertainty(self:BayesianMF,
         res.append(var + self.sittings.look_up(u, times)[1])
     return torch.cat(res).sqrt()
 
-# %% ../nbs/10_bayes.ipynb #41e3cc70
-@patch
-@torch.no_grad()
-def given_part(self:BayesianMF, rated=None, labels=None, memo=None) -> Tensor:
-    "The prior mean of somebody who rated these items, the bias last; one zero for the model's own users"
-    need(not labels, 'the labels of somebody new are not asked by this model', NotInModel)
-    if rated is None: return torch.zeros(1, device=self.typical.device)
-    rated = torch.as_tensor(rated, dtype=torch.long, device=self.typical.device)
-    return self.typical + self.from_rated[rated].sum(dim=0)*max(len(rated), 1)**-.5
-
+# %% ../nbs/10_bayes.ipynb #07f12351
 @patch
 @torch.no_grad()
 def fold_in(self:BayesianMF,
     rated,   # (n,) indices of items
     ratings  # (n,)
-) -> tuple: # (n_factors + 1,) mean, the mean rating in its bias, and (n_factors + 1, n_factors + 1) covariance
+) -> tuple: # (d,) mean, with the mean rating in its bias, and (d, d) covariance; d = n_factors + 1
     "Somebody new: the exact posterior with the items held, by one Cholesky factor."
     rated = torch.as_tensor(rated, dtype=torch.long, device=self.typical.device)
     ratings = torch.as_tensor(ratings, dtype=torch.float32, device=self.typical.device) - self.mean_rating
@@ -129,13 +75,3 @@ def fold_in(self:BayesianMF,
     mean, cov = posterior(squares.sum(dim=0, keepdim=True), sums, prior, self.users.precision, alpha)
     mean[0, -1] += self.mean_rating
     return mean[0], cov[0]
-
-# %% ../nbs/10_bayes.ipynb #83fa850e
-@patch
-def refit(self:BayesianMF,
-    ds # A data set with later ratings too; its first users and items are those of this model
-): # A new model
-    "The same kind of model, fitted to all that is known now; without times it has no sittings, nor labels."
-    seconds = self.seconds if ds.time is not None else ()
-    new = type(self)(ds.n_users, ds.n_items, self.n_factors, self.rating_range, seconds)
-    return new.to(self.noise_var.device).fit_rows(ds)

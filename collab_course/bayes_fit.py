@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RatingRows', 'Normals', 'posterior', 'update_side', 'label_features', 'Smoother', 'sitting_keys', 'Sittings',
-           'SittingUpdates', 'leading_vectors', 'with_times', 'Sweeps']
+           'SittingUpdates', 'leading_vectors', 'with_times', 'Sweeps', 'NormalsMF']
 
 # %% ../nbs/package/10_bayes_fit.ipynb #4e819065
 import warnings
@@ -338,3 +338,68 @@ def finish(self:Sweeps):
         side.mean[0] = known.mean(dim=0)
         side.cov[0] = side.cov[rows.counts > 0].mean(dim=0) + around.T@around/len(known)
     if of_users is not None: m.from_rated, m.typical = of_users.weights(m.users.mean)
+
+# %% ../nbs/package/10_bayes_fit.ipynb #a23f7e95
+class NormalsMF(Module):
+    "What a model of normal distributions holds: `users`, `items`, `sittings`, what is known of newcomers."
+    def __init__(self, n_users:int, n_items:int, n_factors:int=24, rating_range=(1, 5),
+                 seconds=(60, 600, 3600), n_sittings:int=0):
+        store_attr('n_users,n_items,n_factors,rating_range,seconds')
+        d = n_factors + 1                                                 # the bias last
+        self.users, self.items = Normals(n_users, d), Normals(n_items, d)
+        self.sittings = Sittings(seconds, n_sittings)
+        self.register_buffer('from_rated', torch.zeros(n_items, d))       # what a rated item says of its user
+        self.register_buffer('typical', torch.zeros(d))                   # what is said of every user
+        self.register_buffer('mean_rating', torch.zeros(()))
+        self.register_buffer('noise_var', torch.ones(()))
+
+    @property
+    def n_sittings(self): return self.sittings.n
+    @property
+    def rating_noise(self) -> float: return self.noise_var.sqrt().item()
+    def factors(self, which='item'): return getattr(self, f'{which}s').mean[:, :-1]
+    def biases(self, which='item'):
+        return getattr(self, f'{which}s').mean[:, -1] + (self.mean_rating if which == 'user' else 0)
+
+    @classmethod
+    def from_dls(cls,
+        dls,              # Loaders
+        n_factors:int=24, # Numbers for each user and item, the bias not counted
+        sittings:bool=True, # Whether ratings of one sitting share an offset, where the loaders know the times
+        **kwargs          # Passed to the class
+    ):
+        "A model for these users and items, ready for `fit`."
+        y, has_times = dls.train_ds.y, dls.train_ds.time is not None
+        if not (sittings and has_times): kwargs['seconds'] = ()
+        kwargs = dict(rating_range=(y.min().item(), y.max().item())) | kwargs
+        return cls(dls.n_users, dls.n_items, n_factors, **kwargs).to(dls.device)
+
+# %% ../nbs/package/10_bayes_fit.ipynb #8896f833
+@patch
+def fit_rows(self:NormalsMF, ds, n_sweeps:int=12, labels=(), after_sweep=None, **kwargs):
+    "Sweeps over the rows of a data set; `after_sweep` is called with the model after each"
+    sweeps = Sweeps(self, ds, labels, **kwargs)
+    for _ in range(n_sweeps):
+        sweeps.sweep()
+        if after_sweep is not None: after_sweep(self)
+    sweeps.finish()
+    return self.eval()
+
+@patch
+def refit(self:NormalsMF,
+    ds # A data set with later ratings too; its first users and items are those of this model
+): # A new model
+    "The same kind of model, fitted to all that is known now; without times it has no sittings, nor labels."
+    seconds = self.seconds if ds.time is not None else ()
+    new = type(self)(ds.n_users, ds.n_items, self.n_factors, self.rating_range, seconds)
+    return new.to(self.noise_var.device).fit_rows(ds)
+
+# %% ../nbs/package/10_bayes_fit.ipynb #17f6e4e0
+@patch
+@torch.no_grad()
+def given_part(self:NormalsMF, rated=None, labels=None, memo=None) -> Tensor:
+    "The prior mean of somebody who rated these items, the bias last; one zero for the model's own users"
+    need(not labels, 'the labels of somebody new are not asked by this model', NotInModel)
+    if rated is None: return torch.zeros(1, device=self.typical.device)
+    rated = torch.as_tensor(rated, dtype=torch.long, device=self.typical.device)
+    return self.typical + self.from_rated[rated].sum(dim=0)*max(len(rated), 1)**-.5

@@ -156,7 +156,7 @@ answers['09_who_rated_what'] = {
 # %% ../nbs/package/18_exercises.ipynb #c012f592
 answers['10_bayes'] = {
     1: Exercise(.5, 'divide the sum of the ratings by 1/0.5 + 3', tol=.001),
-    2: Exercise(.333, 'the third of the three numbers, with torch.eye(3) instead of .1*torch.eye(3)', tol=.001),
+    2: Exercise(.333, 'the third number, with torch.eye(3) instead of .1*torch.eye(3)', tol=.001),
     3: Exercise(4, 'count the different values of time//600'),
 }
 

@@ -394,8 +394,10 @@ def _datasets(ratings, names, train, valid, vocab) -> list: # Of the training an
     x, classes = _encode_ids(ratings, ids, train if vocab == 'train' else None)
     y, whole = _targets(ratings[rating]), pd.api.types.is_integer_dtype(ratings[rating])
     time = _seconds(ratings)
-    times = [None if time is None else time[rows] for rows in (train, valid)]
-    return [RatingsDataset(x[rows], y[rows], classes, rating, whole, t) for rows, t in zip((train, valid), times)]
+    def part(rows):
+        own_time = None if time is None else time[rows]
+        return RatingsDataset(x[rows], y[rows], classes, rating, whole, own_time)
+    return [part(rows) for rows in (train, valid)]
 
 def _loader_arguments(train, valid, kwargs, dl_kwargs) -> list: # two dicts
     "The arguments of the training and of the validation loader"
