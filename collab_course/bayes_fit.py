@@ -356,7 +356,9 @@ class NormalsMF(Module):
     @property
     def n_sittings(self): return self.sittings.n
     @property
-    def rating_noise(self) -> float: return self.noise_var.sqrt().item()
+    def rating_noise(self) -> float:
+        "Standard deviation of a rating whose sitting is not known, when all else is"
+        return (self.noise_var + self.sittings.spread.sum()).sqrt().item()
     def factors(self, which='item'): return getattr(self, f'{which}s').mean[:, :-1]
     def biases(self, which='item'):
         return getattr(self, f'{which}s').mean[:, -1] + (self.mean_rating if which == 'user' else 0)

@@ -76,11 +76,11 @@ def _bayes_part(rec:Recommender, items:Tensor, n_patterns:int=24) -> dict:
     before = m.typical.double()
     before[-1] += m.mean_rating
     noise = (m.noise_var + m.sittings.spread.sum()).item()
-    variance = _item_variance(rec)[items].tolist()
+    variance = rec._item_variance[items].tolist()
     return dict(kind='dot', items=_packed(mean[items]), given=before.tolist(), noise=noise,
                 implicit=_packed(m.from_rated[items]), mean=[0.]*len(before),
                 precision=_packed_symmetric(m.users.precision.diag()), range=None, bars=True,
-                ratingNoise=m.noise_var.item(), variance=_rounded(variance),
+                ratingNoise=noise, variance=_rounded(variance),
                 unsure=_patterns(m.items.cov[items], n_patterns))
 
 def _patterns(cov:Tensor, k:int) -> dict: # cov (n, d, d) → of (n, k), parts (d·(d + 1)/2 − 1, k)
@@ -90,15 +90,6 @@ def _patterns(cov:Tensor, k:int) -> dict: # cov (n, d, d) → of (n, k), parts (
     if len(row) < 2*k: k = len(row)                                                     # few: all of them
     U, s, Vt = torch.linalg.svd(cov[:, row, col].double(), full_matrices=False)
     return dict(of=_packed(U[:, :k]*s[:k]), parts=_packed(Vt[:k].T))
-
-def _item_variance(rec:Recommender) -> Tensor: # (n_items,)
-    "What is not known of each item, as variance of a rating: the mean over the users"
-    if hasattr(rec, '_item_variance'): return rec._item_variance
-    users, items = rec.model.users, rec.model.items
-    typical = F.pad(users.mean[1:, :-1], (0, 1), value=1.)                                # (n, d)
-    second = typical.T@typical/len(typical)
-    second[:-1, :-1] += users.cov[1:, :-1, :-1].mean(dim=0)
-    return (items.cov*second).sum(dim=(1, 2))
 
 # %% ../nbs/package/16_playground.ipynb #ee2959e4
 def _ease_part(rec:Recommender, items:Tensor) -> dict:

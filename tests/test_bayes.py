@@ -122,6 +122,17 @@ def test_sittings_are_found_where_they_are_and_only_there():
     assert nothing.sittings.spread.sqrt().item() < .15
 
 
+def test_an_unknown_sitting_counts_as_noise():
+    "what is said of items is no wider for it; no rating without a time is surer than its noise"
+    dls = loaders(world(offset=.6))
+    model = wide(dls).fit(dls, 10, ridge=None)
+    spread = model.sittings.spread.sum().item()
+    assert spread > .1 and model.rating_noise**2 == pytest.approx(model.noise_var.item() + spread)
+    assert (model.uncertainty(dls.valid_ds.x[:, :2]) > model.rating_noise).all()
+    doubts = Recommender.from_learner(Learner(dls, model))._item_variance[1:]
+    assert doubts.min() >= 0 and doubts.max() < spread
+
+
 def test_folding_in_is_the_posterior_of_one_more_user():
     dls = loaders(world())
     model = wide(dls, sittings=False).fit(dls, 10)

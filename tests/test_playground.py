@@ -152,8 +152,7 @@ def test_every_kind_of_model_says_what_python_says(kind, page):
 
 
 def test_the_seventh_model_and_its_error_bars(page):
-    bayes = pytest.importorskip('collab_course.bayes')
-    from collab_course.playground import _item_variance
+    import collab_course.bayes as bayes
 
     def drawn(n_users, n_items, pairs):
         m = bayes.BayesianMF(n_users, n_items, 6)
@@ -182,7 +181,7 @@ def test_the_seventh_model_and_its_error_bars(page):
         assert np.abs(np.array(page('state.scores')) - want.numpy()).max() < 1e-3
         best = [i for i in want.argsort(descending=True).tolist() if rec.items[i + 1] not in chosen][:10]
         assert listed(page)[0] == [rec.items[i + 1] for i in best]
-        variance = (vectors@cov*vectors).sum(1) + _item_variance(rec)[1:] + rec.model.noise_var
+        variance = (vectors@cov*vectors).sum(1) + rec._item_variance[1:] + rec.model.rating_noise**2
         shown = page("[...document.querySelectorAll('#list td:last-child')].map(e => e.textContent)")
         assert np.allclose([float(o.split(' ± ')[1]) for o in shown], variance[best].sqrt(), atol=0.006)
         made_up = page(
