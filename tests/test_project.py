@@ -147,8 +147,8 @@ def test_pages_made_of_notebooks_say_what_a_picture_shows():
 ORDER = """
 errors files tables columns data movielens synthetic loaders dot_product interface history testing training
 blocks distributed keras_training progression ensembles interpretation label_sets neighbours pca maps
-neural_net keras_style labels svdpp cross_entropy evaluation rankers titles ranking recommendation saving spreadsheet
-pages robust_pca benchmarks cli exercises
+neural_net keras_style labels svdpp cross_entropy evaluation rankers titles ranking recommendation saving
+spreadsheet pages robust_pca benchmarks cli exercises
 """.split()
 
 
