@@ -70,7 +70,7 @@ def fold_in(self:BayesianMF,
     held.mean, held.cov = self.items.mean[rated], self.items.cov[rated]
     squares, y, with_bias = held.seen_by_others()
     sums = (y*ratings[:, None] - with_bias).sum(dim=0, keepdim=True)
-    alpha = 1/(self.noise_var + self.sittings.spread.sum()).item()
+    alpha = 1/self.rating_noise**2
     prior = self.given_part(rated)[None]
     mean, cov = posterior(squares.sum(dim=0, keepdim=True), sums, prior, self.users.precision, alpha)
     mean[0, -1] += self.mean_rating

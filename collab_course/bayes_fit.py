@@ -85,6 +85,16 @@ def posterior(
 # %% ../nbs/package/10_bayes_fit.ipynb #583c33d1
 _block = 2**24                # numbers in the largest tensor of an update
 
+def _what_ratings_say(rows:RatingRows, ratings, table, y, low:int, high:int) -> tuple: # (b, d, d), (b, d)
+    "Σ E[y·yᵀ] and Σ y·(rating − b) over the ratings of each of the rows from `low` to `high`"
+    d = y.shape[1]
+    lower, upper = _triangle(d, y.device)
+    known = rows.matrix(rows.ones, low, high) @ table                     # (b, n_lower + d)
+    squares = known.new_empty(high - low, d*d)
+    squares[:, lower] = squares[:, upper] = known[:, :len(lower)]
+    sums = rows.matrix(ratings, low, high) @ y - known[:, len(lower):]
+    return squares.reshape(-1, d, d), sums
+
 def update_side(
     side:Normals,     # Changed in place
     prior:Tensor,     # (n, d) prior means
@@ -94,17 +104,12 @@ def update_side(
 ) -> float: # Σ E[(a·y)² − 2 (a·y)(rating − b)] over all ratings: what the noise needs to know
     "Replace all distributions of one side by their posteriors."
     squares, y, with_bias = other.seen_by_others()
-    d = y.shape[1]
-    lower, upper = _triangle(d, y.device)
-    table, n_lower = torch.cat([squares.flatten(1)[:, lower], with_bias], dim=1), len(lower)
-    total, size = 0., max(1, _block//d**2)
+    lower, _ = _triangle(y.shape[1], y.device)
+    table = torch.cat([squares.flatten(1)[:, lower], with_bias], dim=1)
+    total, size = 0., max(1, _block//y.shape[1]**2)
     for low in range(0, rows.n_rows, size):
         high = min(low + size, rows.n_rows)
-        known = rows.matrix(rows.ones, low, high) @ table                 # (b, n_lower + d)
-        sums = rows.matrix(ratings, low, high) @ y - known[:, n_lower:]
-        own = known.new_empty(high - low, d*d)
-        own[:, lower] = own[:, upper] = known[:, :n_lower]
-        own = own.reshape(-1, d, d)
+        own, sums = _what_ratings_say(rows, ratings, table, y, low, high)
         mean, cov = posterior(own, sums, prior[low:high], side.precision, alpha)
         side.mean[low:high], side.cov[low:high] = mean, cov
         expected = torch.baddbmm(cov, mean[:, :, None], mean[:, None])
@@ -249,7 +254,7 @@ class Sweeps:
         model,           # Changed in place
         ds,              # Data set of ratings, such as `dls.train_ds`
         labels=(),       # Label sets of users and of items
-        ridge:float=2.,  # Of the regression of the prior means; None for prior means of zero
+        ridge:float=2.,  # Of the prior means' regression; with None, or for over 8,000 rows, they are zero
         start:float=.3,  # Size of the first item factors
         seed:int=0       # Of the randomised SVD
     ):
@@ -283,21 +288,27 @@ _most_smoothed = 8000         # rows; the regression's matrix is a square of the
 # %% ../nbs/package/10_bayes_fit.ipynb #d128f738
 @patch
 def _start(self:Sweeps, size:float, seed:int):
-    "First guesses: item biases from shrunk means, item factors from who rated what, and all variances"
-    m, counts = self.model, self.by_item.counts
+    "First guesses of everything; users start at zero"
+    m = self.model
     self.variance = max(self.y.square().mean().item(), 1e-4)
+    self._start_items(size, seed)
+    m.users.mean.zero_()
+    spread = self.y.new_full((m.n_factors + 1,), .2*self.variance**.5)
+    spread[-1] = .2*self.variance
+    m.items.cov.zero_()
+    m.items.cov.diagonal(dim1=1, dim2=2).add_(.1*spread)
+    m.users.precision, m.items.precision = 1/spread, 1/spread
+    m.noise_var = self.y.new_tensor(.7*self.variance)
+
+@patch
+def _start_items(self:Sweeps, size:float, seed:int):
+    "Item biases from shrunk means, item factors from who rated what"
+    m, counts = self.model, self.by_item.counts
     sums = self.by_item.matrix(self.y[self.by_item.order]) @ self.y.new_ones(m.n_users, 1)
     m.items.mean[:, -1] = sums[:, 0]/(counts + 5)
     vectors = leading_vectors(self.by_user, self.by_item, m.n_factors, seed)
     known = (counts/(counts + 10.)).sqrt()[:, None]
     m.items.mean[:, :-1] = vectors*known*size*(self.variance**.5*m.n_items)**.5
-    m.items.cov.zero_()
-    m.users.mean.zero_()
-    spread = self.y.new_full((m.n_factors + 1,), .2*self.variance**.5)
-    spread[-1] = .2*self.variance
-    m.items.cov.diagonal(dim1=1, dim2=2).add_(.1*spread)
-    m.users.precision, m.items.precision = 1/spread, 1/spread
-    m.noise_var = self.y.new_tensor(.7*self.variance)
 
 # %% ../nbs/package/10_bayes_fit.ipynb #882d1cf9
 @patch
@@ -307,16 +318,25 @@ def sweep(self:Sweeps):
     rest = self.y if self.sittings is None else self.y - self.sittings.offsets()
     self._side(m.users, m.items, self.by_user, self.smoothers[0], rest, alpha)
     total = self._side(m.items, m.users, self.by_item, self.smoothers[1], rest, alpha)
-    user_bias = m.users.mean[:, -1]
-    bias_square = (user_bias.square() + m.users.cov[:, -1, -1])*self.by_user.counts
-    total += (rest.square() - 2*rest*user_bias[self.users]).sum().item() + bias_square.sum().item()
+    total += self._of_user_biases(rest)
     if self.sittings is not None:
         total += self.sittings.total_variance()
-        explained = (m.users.mean[self.users, :-1]*m.items.mean[self.items, :-1]).sum(dim=1)
-        explained += user_bias[self.users] + m.items.mean[self.items, -1]
-        self.sittings.update(self.y - explained, alpha)
+        self.sittings.update(self.y - self._explained(), alpha)
     noise = max(total/len(self.y), 1e-4*self.variance)
     m.noise_var = self.y.new_tensor(noise)
+
+@patch
+def _of_user_biases(self:Sweeps, rest) -> float:
+    "Σ E[(rest − the user's bias)²] over all ratings"
+    users = self.model.users
+    squares = (users.mean[:, -1].square() + users.cov[:, -1, -1])*self.by_user.counts
+    return (rest.square() - 2*rest*users.mean[:, -1][self.users]).sum().item() + squares.sum().item()
+
+@patch
+def _explained(self:Sweeps) -> Tensor: # (n_ratings,)
+    "What users and items say of each rating"
+    user, item = self.model.users.mean[self.users], self.model.items.mean[self.items]
+    return (user[:, :-1]*item[:, :-1]).sum(dim=1) + (user[:, -1] + item[:, -1])
 
 @patch
 def _side(self:Sweeps, side, other, rows, smoother, rest, alpha) -> float:

@@ -706,6 +706,17 @@ def _new_order(self:Recommender, rated, stars, labels, items, mean, sd, by:str, 
 
 # %% ../nbs/package/13_recommendation.ipynb #122f898b
 @patch
+def _narrows(self:Recommender, rated, stars) -> Tensor: # (n_items − 1,), without `#na#`
+    "Which share of the variance of somebody new's predictions a rating of each item takes away"
+    everything = torch.arange(1, len(self.items))
+    _, covariance = self._fold(rated, stars)
+    return narrowing(self._vectors(everything), covariance, self._new_sd(rated, stars, None, everything))
+
+@patch
+def _times_rated(self:Recommender, items) -> Tensor: # (c,)
+    return torch.zeros(len(items)).long() if self.rated is None else self.rated.counts()[items]
+
+@patch
 def next_question(self:Recommender,
     ratings=(),        # What somebody new has rated so far, as for `recommend_new`
     n:int=1,           # How many questions
@@ -722,13 +733,10 @@ def next_question(self:Recommender,
     rated, stars = self._new_ratings(ratings)
     cand = None if items is None else self._indices(items, self.item_name)
     cand = _checked('items', cand, len(self.items)).unique()
-    everything = torch.arange(1, len(self.items))
-    narrows = narrowing(self._vectors(everything), self._fold(rated, stars)[1],
-                        self._new_sd(rated, stars, None, everything))[cand - 1]
-    n_ratings = torch.zeros(len(cand)).long() if self.rated is None else self.rated.counts()[cand]
-    weight = torch.ones(len(cand)) if if_seen or self.rated is None else n_ratings/(len(self.users) - 1)
+    narrows, n_ratings = self._narrows(rated, stars)[cand - 1], self._times_rated(cand)
     known = torch.cat([rated, self._indices(list(asked), self.item_name)])
-    scores = (narrows*weight).masked_fill(torch.isin(cand, known), -torch.inf)
+    chance = 1 if if_seen or self.rated is None else n_ratings/(len(self.users) - 1)
+    scores = (narrows*chance).masked_fill(torch.isin(cand, known), -torch.inf)
     best = scores.argsort(descending=True, stable=True)[:n]
     best = best[scores[best] > -torch.inf]
     return pd.DataFrame({self.item_name: _names(self.items, cand[best]), 'narrows': narrows[best].numpy(),

@@ -11,6 +11,7 @@ from fastai.tabular.all import *
 from .errors import *
 from .interface import *
 from .history import *
+from .interface import _device
 
 # %% ../nbs/package/12_uncertainty.ipynb #f0167efe
 def has_uncertainty(
@@ -41,13 +42,10 @@ def uncertainty(
     "How far a rating may be from its prediction, in stars. Raises `NotInModel` for other models."
     need_uncertainty(model, 'this')
     pairs = torch.broadcast_tensors(torch.as_tensor(users), torch.as_tensor(items))
-    x = torch.stack(pairs, dim=-1).to(_device_of(model))                          # (…, 2)
+    x = torch.stack(pairs, dim=-1).to(_device(model))                          # (…, 2)
     if not x.numel(): return torch.zeros(x.shape[:-1])
     with asking(model): sd = [model.uncertainty(some).detach() for some in x.reshape(-1, 2).split(2**14)]
     return torch.cat(sd).reshape(x.shape[:-1])
-
-def _device_of(model):
-    return next((t.device for t in model.state_dict().values()), torch.device('cpu'))
 
 # %% ../nbs/package/12_uncertainty.ipynb #6312bdf4
 orders = 'mean', 'sure', 'curious'

@@ -182,6 +182,8 @@ def test_the_seventh_model_and_its_error_bars(page):
         best = [i for i in want.argsort(descending=True).tolist() if rec.items[i + 1] not in chosen][:10]
         assert listed(page)[0] == [rec.items[i + 1] for i in best]
         variance = (vectors@cov*vectors).sum(1) + rec._item_variance[1:] + rec.model.rating_noise**2
+        [asks] = rec.next_question(dict(zip(chosen, stars)))[rec.item_name]
+        assert page('titles[asked]') == asks
         shown = page("[...document.querySelectorAll('#list td:last-child')].map(e => e.textContent)")
         assert np.allclose([float(o.split(' ± ')[1]) for o in shown], variance[best].sqrt(), atol=0.006)
         made_up = page(

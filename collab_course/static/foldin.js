@@ -183,7 +183,7 @@ function dotModel(m) {
 
   // how far a rating of item j may lie from its prediction: a standard deviation
   function spread(state, j) {
-    return Math.sqrt(m.ratingNoise + dot(own[j], solveWith(state.root, own[j])) + m.variance[j]);
+    return Math.sqrt(m.noise + dot(own[j], solveWith(state.root, own[j])) + m.variance[j]);
   }
 
   // how much an answer about item j would make all predictions surer
