@@ -149,6 +149,7 @@ errors files tables columns data movielens synthetic loaders dot_product interfa
 blocks distributed keras_training progression bayes_fit ensembles interpretation label_sets neighbours pca
 maps neural_net keras_style labels svdpp bayes cross_entropy evaluation rankers titles uncertainty ranking
 recommendation sharing saving spreadsheet pages playground robust_pca benchmarks cuda_figures cli exercises
+scale
 """.split()
 
 
