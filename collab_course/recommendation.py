@@ -271,7 +271,7 @@ def _check_order(self:Recommender, by:str, n_sd, seed):
 def _order(self:Recommender, users, cand, by:str, n_sd:float, seed:int) -> Tensor: # (b,), (c,) → (b, c)
     "What orders the candidates of each user"
     if by == 'mean' or not len(users): return self._scores(users, cand)
-    mean, sd = (f(self.model, users[:, None], cand) for f in (score, uncertainty))
+    mean, sd = score(self.model, users[:, None], cand), uncertainty_grid(self.model, users, cand)
     if by == 'sure': return mean - n_sd*sd
     return drawn_ratings(mean, sd, self.model.rating_noise, self._vectors(cand), self._covariances(users),
                          users, cand, seed)

@@ -1779,6 +1779,32 @@ def test_the_seventh_model_in_a_recommender(tmp_path):
     assert torch.allclose(rec._item_variance[1:], want.mean(0)[1:], rtol=.2, atol=1e-3)
 
 
+def test_lists_for_everybody_are_those_of_pair_by_pair():
+    rec = seventh()
+    users, items = torch.arange(1, 21), torch.arange(1, 21)
+    want = uncertainty(rec.model, users[:, None], items)
+    assert torch.allclose(uncertainty_grid(rec.model, users, items), want, atol=1e-5)
+    assert uncertainty_grid(rec.model, users[:0], items).shape == (0, 20)
+    careful = score(rec.model, users[:, None], items) - 2*want
+    for by in ('sure', 'curious'):
+        lists = rec.recommend(None, 6, exclude_seen=False, by=by, n_sd=2.).groupby('user')
+        for user, shown in lists:
+            alone = rec.recommend(user, 6, exclude_seen=False, by=by, n_sd=2.)
+            assert alone['item'].tolist() == shown['item'].tolist()
+            assert np.allclose(shown.sd, rec.uncertainty([(user, item) for item in shown['item']]), atol=1e-5)
+            if by == 'curious': continue
+            best = careful[rec.users.index(user) - 1].topk(6).indices
+            assert shown['item'].tolist() == [rec.items[k + 1] for k in best]
+
+
+def test_a_model_with_its_own_uncertainty_is_asked_for_it():
+    class Surer(BayesianMF):
+        def uncertainty(self, x): return torch.full((len(x),), .25)
+    rec = seventh()
+    rec.model.__class__ = Surer
+    assert (uncertainty_grid(rec.model, torch.arange(3), torch.arange(4)) == .25).all()
+
+
 def test_the_seventh_model_takes_in_what_came_later():
     rec = seventh()
     new = later(*[(99, i, 5 if i % 2 else 1) for i in range(1, 9)], (3, 77, 4))
