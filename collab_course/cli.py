@@ -182,8 +182,8 @@ def _recommend_parser(commands):
     _add_device(p)
 
 def _similar_parser(commands):
-    p = _add_command(commands, 'similar', 'list the items whose factors are nearest to those of one',
-                     similar_command, _recommending)
+    nearest = 'list the items nearest to one: by their factors, or of ease those that speak most for it'
+    p = _add_command(commands, 'similar', nearest, similar_command, _recommending)
     p.add_argument('folder', help='what train wrote')
     p.add_argument('item', help='a title, as in the ratings')
     p.add_argument('-n', type=_count, default=10, help='how many (default: 10)')
@@ -681,11 +681,12 @@ def similar_command(args):
     item = _known(args.item, rec.items)
     near = rec.similar(item, args.n, min_ratings=args.min_ratings)
     rows = []
-    for name, cosine, mean, n in near.itertuples(index=False, name=None):
+    metric = near.columns[1]                                             # cosine, or of ease weight
+    for name, value, mean, n in near.itertuples(index=False, name=None):
         mean = round(float(mean), 4) if mean == mean else None          # JSON has no NaN
-        rows.append(dict(item=name, cosine=round(float(cosine), 4), mean=mean, n_ratings=int(n)))
+        rows.append({'item': name, metric: round(float(value), 4), 'mean': mean, 'n_ratings': int(n)})
     if args.json: return _json(dict(item=item, similar=rows))
-    for r in rows: _say(f"{r['cosine']:6.3f}  {_printable(r['item'])}  ({r['n_ratings']} ratings)")
+    for r in rows: _say(f"{r[metric]:6.3f}  {_printable(r['item'])}  ({r['n_ratings']} ratings)")
 
 def predict_command(args):
     "Print what a user would rate."

@@ -133,7 +133,7 @@ class Recommender:
 
 # %% ../nbs/package/13_recommendation.ipynb #908dfed2
 _result_columns = {'predicted', 'score', 'sd', 'narrows', 'cosine', 'euclidean', 'mse', 'mean', 'n_ratings',
-                   'rank', 'neighbour', 'bias'}
+                   'rank', 'neighbour', 'bias', 'weight'}
 _wild = 'NaN, infinity or numbers beyond 1e12'
 
 def is_sound(
@@ -456,16 +456,36 @@ def _pairs(pairs, columns) -> list:
 def similar(self:Recommender,
     title,               # Of an item
     n:int=10,            # How many
-    metric:str='cosine', # 'cosine': high is near; 'euclidean' or 'mse': low is near
+    metric:str=None,     # 'cosine', if None: high is near; 'euclidean' or 'mse': low is near
     min_ratings:int=0    # Only those with at least so many ratings
-) -> pd.DataFrame: # The item's column, the metric, mean, n_ratings; nearest first
+) -> pd.DataFrame: # The item's column, the metric (of `EASE`: `weight`), mean, n_ratings; nearest first
     """The items whose factors are nearest, as in lesson 4.
 
-    Raises `UnknownName`, and `NotInModel` for a model without factors."""
-    title = self.items[self._index(title, self.item_name)]
-    near = self.interpretation.similar(title, n, metric, min_ratings=min_ratings)
+    `EASE` has no factors. Near are then the items that speak most for this one: `weight` is what having one
+    of them adds to its score. Raises `UnknownName`, and `NotInModel` for a model without either."""
+    row = self._index(title, self.item_name)
+    near = self._speaking_for if isinstance(self.model, EASE) else self._near
+    near = near(row, n, metric, min_ratings)
     if near.empty: raise DataError(f"no other {self.item_name} has {min_ratings} ratings or more")
     return near.reset_index(drop=True)
+
+@patch
+def _near(self:Recommender, row:int, n:int, metric, min_ratings:int) -> pd.DataFrame:
+    try: return self.interpretation.similar(self.items[row], n, metric or 'cosine', min_ratings=min_ratings)
+    except NotInModel:
+        raise NotInModel(f"{type(self.model).__name__} has neither factors nor weights between items, so "
+                         'none is near another: take EASE, or a model with factors such as MultDAE') from None
+
+@patch
+def _speaking_for(self:Recommender, row:int, n:int, metric, min_ratings:int) -> pd.DataFrame:
+    "The items with the largest weights in an item's regression on all others"
+    whole_number(n)
+    need(metric in (None, 'weight'), f"EASE has no factors, so there is no {metric!r}: leave the metric out",
+         NotInModel)
+    rows = most_rated_rows(self.interpretation.info('item'), min_ratings)
+    rows = rows[rows.index != row]
+    rows.insert(1, 'weight', self.model.weights[:, row].cpu().numpy()[rows.index])
+    return rows.sort_values('weight', ascending=False, kind='stable').head(n)
 
 @patch
 def _index(self:Recommender, name, column:str) -> int:

@@ -362,6 +362,36 @@ def test_similar(learn):
     with pytest.raises(DataError, match='no other item has 21 ratings'): rec.similar(3, min_ratings=21)
 
 
+def test_similar_by_weights(tmp_path, capsys):
+    "Odd and even: EASE has no factors, and what speaks for an item is of its own kind"
+    everything = [(u, i) for u in range(1, 21) for i in range(1, 13)]
+    pairs = torch.tensor([(u, i) for u, i in everything if (u + i) % 2 == 0 and (u*i) % 5])
+    ratings = History(pairs, 21, 13, torch.ones(len(pairs)))
+    classes = dict(user=['#na#', *range(20)], item=['#na#', *(f'film {i}' for i in range(1, 13))])
+    rec = Recommender(EASE(21, 13, pairs, l2=1.), classes, ratings)
+    got = rec.similar('film 3', 5)
+    assert list(got) == ['item', 'weight', 'mean', 'n_ratings'] and got.weight.is_monotonic_decreasing
+    assert {int(name.split()[1]) % 2 for name in got['item'][:4]} == {1}
+    assert 'film 3' not in got['item'].tolist()
+    best = rec.model.weights[1:, 3].topk(5)
+    assert got.weight.tolist() == best.values.tolist()
+    # what one item adds to the score of another
+    assert rec.predict_new([got['item'][0]], ['film 3'])[0] == got.weight[0]
+    most = int(rec.rated.counts().max())
+    assert (rec.similar('film 3', 12, min_ratings=most).n_ratings == most).all()
+    with pytest.raises(NotInModel, match="EASE has no factors, so there is no 'cosine': leave"):
+        rec.similar('film 3', metric='cosine')
+    with pytest.raises(UnknownName): rec.similar('film 33')
+    with pytest.raises(DataError, match='no other item has 99 ratings'): rec.similar('film 3', min_ratings=99)
+    rec.save(tmp_path/'r')
+    shown = json.loads(out_of(capsys, 'similar', tmp_path/'r', 'film 3', '-n', 2, '--json'))['similar']
+    assert [row['item'] for row in shown] == got['item'][:2].tolist() and shown[0]['weight'] > 0
+    assert out_of(capsys, 'similar', tmp_path/'r', 'film 3', '-n', 2).count('\n') == 2
+    popular = Recommender(Popularity(21, 13, pairs), classes, ratings)
+    with pytest.raises(NotInModel, match='Popularity has neither factors nor weights .*: take EASE'):
+        popular.similar('film 3')
+
+
 # Somebody new
 
 @pytest.mark.parametrize('name', FORMULA)
