@@ -810,7 +810,8 @@ def update(self:Recommender,
     """Take in ratings that came later by training on from where the model is.
 
     New users and items get rows at the end of the vocabulary, without labels where none are said; a new
-    rating of an old pair replaces the old one.
+    rating of an old pair replaces the old one. Blanks around a name make no other one: it is what the
+    vocabulary has with or without them, and new names lose them, as in `read_ratings`.
 
     First only the new rows move, for five epochs (or 100 steps, if that is more) of what was rated by or of
     them, then everything. Without the old rows (`sample=0`) the model would forget: they are kept with the
@@ -916,6 +917,7 @@ def _later_rows(self:Recommender, ratings, wider:bool) -> tuple: # (n, 2), (n,),
     new = self._read_later(ratings, names)
     if not set(names[:2]) <= set(ratings): self._check_sides(new)
     new = new.rename(columns=dict(zip(('user', 'item', 'rating'), names)))
+    for column, vocab in self.classes.items(): new[column] = _as_known(new[column], vocab)
     classes = {column: _extended(column, vocab, new[column]) for column, vocab in self.classes.items()}
     self._check_reach(new[self.rating_name], wider)
     return *_encode(new, classes, self.rating_name), classes
@@ -937,6 +939,13 @@ def _check_sides(self:Recommender, new:pd.DataFrame):
     raise DataError(f"the column taken for the {self.user_name} holds what the model knows as "
                     f"{self.item_name}, such as {new.user.iloc[0]!r}: "
                     f"name the columns {[*self.classes, self.rating_name]}")
+
+def _as_known(names:pd.Series, vocab:list) -> pd.Series:
+    "Names without blanks around them, as the vocabulary has them where that has blanks"
+    exact = set(vocab)
+    with_blanks = [name for name in vocab[:0:-1] if isinstance(name, str) and name.strip() not in exact]
+    known = {name.strip(): name for name in with_blanks}
+    return names.map(lambda name: known.get(name, name)) if known else names
 
 def _extended(column:str, vocab:list, names:pd.Series) -> list:
     "A vocabulary with new names at its end, in order; a `DataError` where they are of another kind"

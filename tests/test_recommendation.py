@@ -10,6 +10,7 @@ from fastai.tabular.all import *
 from conftest import parity, people
 from collab_course import recommendation, saving
 from collab_course.cli import main
+from collab_course.data import read_ratings
 from collab_course.errors import DataError
 from collab_course.synthetic import synthetic_ratings
 from collab_course.bayes import BayesianMF
@@ -1148,6 +1149,43 @@ def test_unusable_updates():
 
 
 def later(*rows): return pd.DataFrame(rows, columns=['user', 'item', 'rating'])
+
+
+def with_blanks(read):
+    "A recommender of ratings in which every second film has blanks around its name"
+    films = [f' film {i} ' if i % 2 else f'film {i}' for i in range(8)]
+    rows = [(f'u{u}', film, 1 + (u + i) % 5) for u in range(8) for i, film in enumerate(films)]
+    dls = RatingsDataLoaders.from_df(read(later(*rows)), valid_pct=0, seed=0, bs=16)
+    model = DotProductBias(dls.n_users, dls.n_items, 2, R)
+    return Recommender.from_learner(Learner(dls, model, loss_func=mse_flat))
+
+
+@pytest.mark.parametrize('read', [lambda table: table, read_ratings], ids=['as it is', 'read'])
+def test_blanks_around_a_name_make_no_other_one(read):
+    rec = with_blanks(read)
+    for film in ('film 3', ' film 3 ', 'film 3\t', 'film 4', ' film 4'):
+        for user in ('u1', ' u1 '):
+            more = rec.update(later((user, film, 2.)), n_epoch=0)
+            assert more.classes == rec.classes and len(more.rated) == len(rec.rated) == 64
+            [known] = [name for name in rec.items if name.strip() == film.strip()]
+            pair = torch.tensor([rec.users.index('u1'), rec.items.index(known)])
+            changed = more.rated.ratings[(more.rated.pairs == pair).all(1)]
+            assert changed.tolist() == [2.]
+    with pytest.warns(UserWarning, match='1 rows repeat'):
+        new = later(('u1', ' film 9', 2.), ('u1', 'film 9 ', 3.), (' u9', 'film 9', 4.))
+        more = rec.update(new, n_epoch=0)
+    assert more.items == [*rec.items, 'film 9'] and more.users == [*rec.users, 'u9']
+    assert more.update(later(('u2', ' film 9 ', 2.)), n_epoch=0).items == more.items
+
+
+def test_blanks_in_the_files_of_the_command(tmp_path, capsys):
+    rows = [f'u{u}, film {i} ,{1 + (u + i) % 5}' for u in range(8) for i in range(8)]
+    (tmp_path/'a.csv').write_text('\n'.join(['user,item,rating', *rows]))
+    new = [f' new,film {i},{1 + i % 5}' for i in range(10)]
+    (tmp_path/'b.csv').write_text('\n'.join(['user,item,rating', *new]))
+    out_of(capsys, 'train', tmp_path/'a.csv', '--valid', 0, '--epochs', 1, '--out', tmp_path/'m')
+    done = out_of(capsys, 'update', tmp_path/'m', tmp_path/'b.csv', '--out', tmp_path/'m')
+    assert '9 users and 10 items, 74 ratings' in done
 
 
 @pytest.mark.parametrize('name', ['labels', 'implicit, labels', 'labels net', 'labels in an ensemble'])
