@@ -494,7 +494,7 @@ def _train_rater(args, ratings, device, say) -> tuple: # a learner, what was mea
 def _how(model:str, dls, recipe) -> str:
     if model != 'bayes': return f"training {model} for {recipe.n_epoch} epochs in batches of {recipe.bs}"
     has_times = dls.train_ds.time is not None
-    times = 'with the times of the ratings' if has_times else 'without times: the file has none'
+    times = 'with the times of the ratings' if has_times else 'without times: not every rating has one'
     return f"fitting {model} in closed form, {times}"
 
 _again = 'trained again on all ratings, those held out included (--keep-held-out does not)'

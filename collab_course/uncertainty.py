@@ -34,7 +34,8 @@ def need_uncertainty(
 ):
     "Raises `NotInModel` for a model that does not say how sure it is."
     need(has_uncertainty(model), f"{type(model).__name__} does not say how sure it is of a rating, which "
-         f"{what} needs: take a model that does, such as BayesianMF of lesson 10", NotInModel)
+         f"{what} needs: take a model that does, such as BayesianMF of lesson 10 (train --model bayes)",
+         NotInModel)
 
 def uncertainty(
     model, # A model that says how sure it is

@@ -481,7 +481,7 @@ def test_times_are_used_where_the_file_has_them(timed, tmp_path, capsys):
         train = 'train', timed/file, '--model', 'bayes', '--valid', 0, '--out', tmp_path/'m'
         return said(capsys, *train, *args).out, Recommender.load(tmp_path/'m').model
     out, model = trained('bare.csv')
-    assert 'without times: the file has none' in out and model.n_sittings == 0
+    assert 'without times: not every rating has one' in out and model.n_sittings == 0
     _, by_seconds = trained('time.csv')
     out, by_date = trained('day.csv', '--time', 'day')
     assert 'with the times' in out and by_date.n_sittings == by_seconds.n_sittings > 0
