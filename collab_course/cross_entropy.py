@@ -19,7 +19,7 @@ from .loaders import *
 from .interface import *
 from .training import *
 from .svdpp import *
-from .interface import _kept_arguments
+from .interface import _device, _kept_arguments
 
 # %% ../nbs/package/12_cross_entropy.ipynb #78434ddb
 class HasLevels(Module):
@@ -31,6 +31,8 @@ class HasLevels(Module):
         return out.to(self.levels.dtype).softmax(dim=1) @ self.levels
 
 # %% ../nbs/package/12_cross_entropy.ipynb #97539582
+def _says_probabilities(model) -> bool: return callable(getattr(type(model), 'probabilities', None))
+
 def levels_of(
     x # Loaders, or a model of classes
 ) -> list: # Ascending
@@ -38,7 +40,7 @@ def levels_of(
 
     Raises `DataError` where there are fewer than 2 or more than 100, `NotInModel` for other models."""
     if isinstance(x, Ensemble): return levels_of(x.models[0])
-    if isinstance(x, HasLevels): return x.levels.tolist()
+    if isinstance(x, HasLevels) or _says_probabilities(x): return torch.as_tensor(x.levels).tolist()
     is_dls = isinstance(x, DataLoaders)
     need(is_dls, f"{type(x).__name__} has no levels; it is not a model of classes", NotInModel)
     found = sorted(x.train_ds.y.unique().tolist())
@@ -194,6 +196,13 @@ def class_learner(
     return learn
 
 # %% ../nbs/package/12_cross_entropy.ipynb #c2b0044e
+class _LogProbabilities(HasLevels):
+    "A model that returns ratings and has `probabilities` and `levels`, as one that returns logits"
+    def __init__(self, model):
+        self.model, self.n_users, self.n_items = model, model.n_users, model.n_items
+        self.levels = torch.tensor(model.levels, device=_device(model))
+    def forward(self, x): return self.model.probabilities(x).log()
+
 def distribution(
     model, # A model of classes, or an `Ensemble` of them
     users, # Indices of users, any shape
@@ -208,6 +217,7 @@ def distribution(
         different = {tuple(levels_of(m)) for m in model.models}
         need(len(different) == 1, 'the models have different levels')
         return torch.stack([distribution(m, users, items) for m in model.models]).mean(dim=0)
+    if _says_probabilities(model): model = _LogProbabilities(model)
     need(isinstance(model, HasLevels), f'{type(model).__name__} says one number, not a distribution; '
                                        '`GaussianAround` makes one of it', NotInModel)
     shape, outputs = output_blocks(model, users, items)
