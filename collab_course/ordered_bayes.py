@@ -112,8 +112,12 @@ def better_cuts(
 
 # %% ../nbs/package/12_ordered_bayes.ipynb #ed748bb9
 class OrderedSweeps(Sweeps):
-    "Fits an `OrderedBayesianMF`: `Sweeps` over guesses of the numbers on the line, made anew after each sweep."
-    def __init__(self, model, ds, labels=(), **kwargs):
+    "Fits an `OrderedBayesianMF`: `Sweeps` over guesses of the numbers on the line, which get better."
+    def __init__(self, model, ds, labels=(), *,
+        told:float=None, # What a star counts, compared with a measurement of 1; found from the stars if None
+        **kwargs         # As for `Sweeps`
+    ):
+        self.told = told
         super().__init__(model, ds, labels, **kwargs)
         self._read_stars()
 
@@ -140,20 +144,20 @@ class OrderedSweeps(Sweeps):
         if self.sittings is not None: line = line + self.sittings.offsets()
         m.cuts = better_cuts(line, self.star, m.cuts).to(line.dtype)
         z, told = within_piece(line, self.star, m.cuts)
-        m.told = told.mean().clamp(.5, 1).to(line.dtype)
+        m.told = line.new_tensor(told.mean().clamp(.5, 1).item() if self.told is None else self.told)
         self.y = line + (z.to(line.dtype) - line)/m.told
 
 def _given_star(ratings, levels) -> Tensor: # (n,) int64
     "Which level each rating is; a `DataError` where one is none"
     star = nearest_level(ratings, levels)
-    wrong = ratings[torch.as_tensor(levels, device=ratings.device)[star] != ratings]
-    need(not len(wrong), f'a rating of {wrong[0].item() if len(wrong) else 0:g} is none of the levels '
-                         f'{", ".join(f"{level:g}" for level in levels)} of the model')
+    wrong = ratings[ratings.new_tensor(levels)[star] != ratings].tolist()
+    known = ', '.join(f'{level:g}' for level in levels)
+    if wrong: raise DataError(f'a rating of {wrong[0]:g} is none of the levels {known} of the model')
     return star
 
 # %% ../nbs/package/12_ordered_bayes.ipynb #c75d69eb
 class OrderedBayesianMF(BayesianMF):
-    """The seventh model for stars in order: a number on a line, made as in `BayesianMF`, and cuts between stars.
+    """The seventh model for stars in order: a number on a line, as in `BayesianMF`, and cuts between stars.
 
     Takes x (batch, 2), user and item index, or (batch, 3) with the time of the rating in seconds since 1970;
     returns expected ratings (batch,). Factors, biases, noise and offsets are on the line, not in stars.
