@@ -396,6 +396,12 @@ class NormalsMF(Module):
     def biases(self, which='item'):
         return getattr(self, f'{which}s').mean[:, -1] + (self.mean_rating if which == 'user' else 0)
 
+    def unclamped(self, x) -> Tensor: # (batch,)
+        "What users, items, sittings and the mean add up to, not cut to the range of ratings"
+        user, item = self.users.mean[x[:, 0]], self.items.mean[x[:, 1]]   # (batch, n_factors + 1)
+        rating = (user[:, :-1]*item[:, :-1]).sum(dim=1) + user[:, -1] + item[:, -1] + self.mean_rating
+        return rating if x.shape[1] < 3 else rating + self.sittings.look_up(x[:, 0], x[:, 2])[0]
+
     @staticmethod
     def _scale(y) -> dict: return dict(rating_range=(y.min().item(), y.max().item()))
 

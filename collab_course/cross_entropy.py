@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['softmax_recipe', 'ordinal_recipe', 'HasLevels', 'levels_of', 'RatingCrossEntropy', 'RatingClasses',
-           'SoftmaxDotProduct', 'OrdinalDotProduct', 'class_learner', 'distribution', 'GaussianAround', 'reliability',
-           'calibration_error', 'class_report', 'two_peaks', 'plot_distributions']
+           'SoftmaxDotProduct', 'OrdinalDotProduct', 'class_learner', 'distribution', 'GaussianAround', 'error_spread',
+           'fit_cuts', 'reliability', 'calibration_error', 'class_report', 'two_peaks', 'plot_distributions']
 
 # %% ../nbs/package/12_cross_entropy.ipynb #5be5b63c
 from dataclasses import replace
@@ -272,6 +272,40 @@ class GaussianAround(HasLevels):
 
     @classmethod
     def from_arguments(cls, model, **rest): return cls(rebuild(*model), **rest)
+
+# %% ../nbs/package/12_cross_entropy.ipynb #6ec18e9b
+def error_spread(
+    model, # A model that `score` can ask
+    ds     # A data set of loaders
+) -> float:
+    "The root of the mean squared error: a `sigma` for `GaussianAround`, if the ratings are new to the model."
+    x, y = ds[:]
+    return mse_flat(score(model, x[:, 0], x[:, 1]), y).sqrt().item()
+
+def _pieces_loss(numbers, rating, given) -> Tensor:
+    "Log-loss of cuts and, last, the logarithm of a spread"
+    below = torch.special.ndtr((numbers[:-1] - rating)/numbers[-1].exp())
+    below = F.pad(F.pad(below, (1, 0), value=0.), (0, 1), value=1.)
+    return F.nll_loss(below.diff(dim=1).clamp(min=1e-12).log(), given)
+
+def fit_cuts(
+    model, # A model that `score` can ask
+    ds,    # A data set of loaders, which the model has not seen
+    levels # The ratings that the classes stand for, ascending
+) -> tuple: # (n_levels - 1,) cuts, the spread
+    "The `cuts` and the `sigma` for `GaussianAround` with the least log-loss on a data set."
+    (x, y), levels = ds[:], _levels(levels).double()
+    rating, given = score(model, x[:, 0], x[:, 1]).double()[:, None], RatingCrossEntropy(levels).index(y)
+    start = F.pad((levels[1:] + levels[:-1])/2, (0, 1))                   # half-way, a spread of 1
+    numbers = start.to(rating.device).requires_grad_()
+    optimiser = torch.optim.LBFGS([numbers], max_iter=200, line_search_fn='strong_wolfe')
+    def closure():
+        optimiser.zero_grad()
+        loss = _pieces_loss(numbers, rating, given)
+        loss.backward()
+        return loss
+    optimiser.step(closure)
+    return numbers[:-1].detach(), numbers[-1].exp().item()
 
 # %% ../nbs/package/12_cross_entropy.ipynb #a536914b
 def reliability(

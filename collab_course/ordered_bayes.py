@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['star_levels', 'nearest_level', 'log_piece', 'within_piece', 'cut_likelihood', 'better_cuts', 'OrderedSweeps',
-           'OrderedBayesianMF']
+           'bell_pieces', 'half_way', 'OrderedBayesianMF']
 
 # %% ../nbs/package/12_ordered_bayes.ipynb #3e37a3f1
 import math
@@ -19,10 +19,10 @@ from .bayes import *
 _most_levels = 50
 
 def star_levels(
-    ratings # Ratings of training rows
+    ratings # Ratings of training rows: a tensor or a list
 ) -> list: # Ascending
     "The stars that can be given. Raises `DataError` for a single one, and for more than 50."
-    found = sorted(torch.as_tensor(ratings).unique().tolist())
+    found = sorted({float(r) for r in (ratings.unique() if isinstance(ratings, Tensor) else ratings)})
     n = len(found)
     need(2 <= n <= _most_levels, f'ordered stars need from 2 to {_most_levels} different ratings, and the '
                                  f'training rows have {n}; BayesianMF takes ratings of any kind')
@@ -155,6 +155,24 @@ def _given_star(ratings, levels) -> Tensor: # (n,) int64
     if wrong: raise DataError(f'a rating of {wrong[0]:g} is none of the levels {known} of the model')
     return star
 
+# %% ../nbs/package/12_ordered_bayes.ipynb #9ae42157
+def bell_pieces(
+    mean:Tensor, sd:Tensor, # (…,) of normal numbers
+    cuts:Tensor # (n_levels - 1,) ascending
+) -> Tensor: # (…, n_levels) float64
+    "How likely it is that normal numbers fall on each of the pieces between the cuts."
+    ends = (_ends(cuts).to(mean.device) - mean.double()[..., None])/sd.double()[..., None]
+    return log_piece(ends[..., :-1], ends[..., 1:]).exp()
+
+def half_way(
+    model,  # A `BayesianMF`
+    x,      # (batch, 2) or (batch, 3), as for a prediction
+    levels  # Ascending
+) -> Tensor: # (batch, n_levels)
+    "The probabilities that a model of normal ratings implies: its bell, cut half-way between the levels."
+    levels = torch.as_tensor(levels, dtype=torch.float64, device=x.device)
+    return bell_pieces(model.unclamped(x), model.uncertainty(x), (levels[1:] + levels[:-1])/2).float()
+
 # %% ../nbs/package/12_ordered_bayes.ipynb #c75d69eb
 class OrderedBayesianMF(BayesianMF):
     """The seventh model for stars in order: a number on a line, as in `BayesianMF`, and cuts between stars.
@@ -177,7 +195,7 @@ class OrderedBayesianMF(BayesianMF):
 
     def probabilities(self, x) -> Tensor: # (batch, n_levels)
         "How likely each of the `levels` is."
-        return self._pieces(*self.line(x)).float()
+        return bell_pieces(*self.line(x), self.cuts).float()
 
     def forward(self, x): return self.stars(*self.line(x))[0]
 
@@ -188,15 +206,7 @@ def line(self:OrderedBayesianMF,
     x # (batch, 2) or (batch, 3)
 ) -> tuple: # (batch,), (batch,)
     "Mean and standard deviation of the number on the line, the noise of a rating included."
-    user, item = self.users.mean[x[:, 0]], self.items.mean[x[:, 1]]       # (batch, n_factors + 1)
-    mean = (user[:, :-1]*item[:, :-1]).sum(dim=1) + user[:, -1] + item[:, -1]
-    if x.shape[1] > 2: mean = mean + self.sittings.look_up(x[:, 0], x[:, 2])[0]
-    return mean, super(OrderedBayesianMF, self).uncertainty(x)
-
-@patch
-def _pieces(self:OrderedBayesianMF, mean, sd) -> Tensor: # (…,), (…,) → (…, n_levels) float64
-    ends = (_ends(self.cuts).to(mean.device) - mean.double()[..., None])/sd.double()[..., None]
-    return log_piece(ends[..., :-1], ends[..., 1:]).exp()
+    return self.unclamped(x), super(OrderedBayesianMF, self).uncertainty(x)
 
 @patch
 def stars(self:OrderedBayesianMF,
@@ -204,7 +214,7 @@ def stars(self:OrderedBayesianMF,
 ) -> tuple: # Mean and standard deviation in stars, of the same shape and type
     "What a normal number on the line is in stars."
     levels = torch.as_tensor(self.levels, dtype=torch.float64, device=mean.device)
-    p = self._pieces(mean, sd)
+    p = bell_pieces(mean, sd, self.cuts)
     rating = p @ levels
     variance = (p*(levels - rating[..., None]).square()).sum(dim=-1)
     return rating.to(mean.dtype), variance.sqrt().to(mean.dtype)
