@@ -258,17 +258,20 @@ def fold_in(self:OrderedBayesianMF,
     "Somebody new, with the items held."
     rated = torch.as_tensor(rated, dtype=torch.long, device=self.typical.device)
     ratings = torch.as_tensor(ratings, dtype=torch.float32, device=self.typical.device)
-    star, noise = nearest_level(ratings, self.levels), self.rating_noise
-    held = Normals(0, self.n_factors + 1)
+    star, held = nearest_level(ratings, self.levels), Normals(0, self.n_factors + 1)
     held.mean, held.cov = self.items.mean[rated], self.items.cov[rated]
     squares, y, with_bias = held.seen_by_others()
-    known = squares.sum(dim=0, keepdim=True)
-    prior, told = self.given_part(rated)[None], self.told.item()
-    mean = prior
+    known, alpha = squares.sum(dim=0, keepdim=True), self.told.item()/self.rating_noise**2
+    prior = mean = self.given_part(rated)[None]
     for _ in range(n_turns):
-        line = y @ mean[0] + held.mean[:, -1]
-        z = within_piece(line/noise, star, self.cuts/noise)[0].float()*noise
-        target = line + (z - line)/told
+        target = self._target(y @ mean[0] + held.mean[:, -1], star)
         sums = (y*target[:, None] - with_bias).sum(dim=0, keepdim=True)
-        mean, cov = posterior(known, sums, prior, self.users.precision, told/noise**2)
+        mean, cov = posterior(known, sums, prior, self.users.precision, alpha)
     return mean[0], cov[0]
+
+@patch
+def _target(self:OrderedBayesianMF, line, star) -> Tensor: # (n,)
+    "Where the numbers of ratings are moved to from `line`, in a sitting that is not known"
+    noise = self.rating_noise
+    z = noise*within_piece(line/noise, star, self.cuts/noise)[0].to(line.dtype)
+    return line + (z - line)/self.told

@@ -7,13 +7,16 @@ from scipy import integrate, optimize, stats
 
 from collab_course.bayes import BayesianMF
 from collab_course.bayes_fit import *
-from collab_course.cross_entropy import calibration_error, class_report, distribution, levels_of
+from collab_course.cross_entropy import (
+    SoftmaxDotProduct, calibration_error, class_report, distribution, levels_of,
+)
 from collab_course.errors import DataError, NotInModel
 from collab_course.interface import kind_of, rebuild, score
 from collab_course.loaders import RatingsDataLoaders
 from collab_course.ordered_bayes import *
 from collab_course.playground import _model_part
 from collab_course.recommendation import Recommender
+from collab_course.svdpp import Ensemble
 
 HALF = [k/2 for k in range(1, 11)]
 
@@ -166,6 +169,27 @@ def test_half_stars():
     assert p.shape == (len(x), 10) and torch.allclose(distribution(model, *x.T), p, atol=1e-5)
     assert torch.allclose(score(model, *x.T), p@torch.tensor(HALF), atol=1e-4)
     assert model.fold_in([1, 2], [3.2, 4.])[0].equal(model.fold_in([1, 2], [3., 4.])[0])
+
+
+def test_it_goes_with_other_models_of_classes():
+    dls = loaders(world())
+    model, other = fitted(dls), SoftmaxDotProduct(dls.n_users, dls.n_items, 4, [1, 2, 3, 4, 5])
+    x = dls.valid_ds.x
+    both = Ensemble([model, other])
+    want = (distribution(model, *x.T) + distribution(other, *x.T))/2
+    assert levels_of(both) == [1, 2, 3, 4, 5] and torch.allclose(distribution(both, *x.T), want)
+    with pytest.raises(IndexError): distribution(model, dls.n_users, 1)
+    with pytest.raises(NotInModel): distribution(BayesianMF.from_dls(dls, 2), 1, 1)
+
+
+def test_bells_of_the_seventh_model_cut_half_way():
+    dls = loaders(world())
+    model = BayesianMF.from_dls(dls, 2).fit(dls, 5)
+    x = with_times(dls.valid_ds)[:50]
+    assert torch.equal(model.unclamped(x).clamp(1, 5), model(x))
+    mean, sd = (o[:, None].double().numpy() for o in (model.unclamped(x), model.uncertainty(x)))
+    below = stats.norm.cdf([-np.inf, 1.5, 2.5, 3.5, 4.5, np.inf], mean, sd)
+    assert np.allclose(half_way(model, x, [1, 2, 3, 4, 5]), np.diff(below), atol=1e-6)
 
 
 def test_a_person_folded_in_is_near_their_row():
