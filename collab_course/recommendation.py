@@ -271,8 +271,9 @@ def _check_order(self:Recommender, by:str, n_sd, seed):
 def _order(self:Recommender, users, cand, by:str, n_sd:float, seed:int) -> Tensor: # (b,), (c,) → (b, c)
     "What orders the candidates of each user"
     if by == 'mean' or not len(users): return self._scores(users, cand)
-    mean, sd = score(self.model, users[:, None], cand), uncertainty_grid(self.model, users, cand)
-    if by == 'sure': return mean - n_sd*sd
+    if by == 'sure':
+        return score(self.model, users[:, None], cand) - n_sd*uncertainty_grid(self.model, users, cand)
+    mean, sd = line_grid(self.model, users, cand)
     return drawn_ratings(mean, sd, self.model.rating_noise, self._vectors(cand), self._covariances(users),
                          users, cand, seed)
 
@@ -626,6 +627,8 @@ def _new_scores(self:Recommender, rated, ratings, labels, idx) -> Tensor: # as m
     if self.ranks: return self._ranked_new(rated)[idx]
     if folds_in(self.model):
         linear = self._new_linear(rated, ratings, labels, idx)
+        if cuts_a_line(self.model):
+            return self.model.stars(linear, self._line_sd(rated, ratings, idx))[0].float()
         return _cut(linear, _limits(self.model)).float()
     (factors, bias), dot, i = self._solved(rated, ratings, labels), self._dot, idx.to(self.device)
     vector = factors.to(dot.items.dtype).to(self.device)
@@ -698,7 +701,14 @@ def _cut(t:Tensor, limits:tuple) -> Tensor: return t if limits is None else t.cl
 @patch
 def _new_sd(self:Recommender, rated, stars, labels, items) -> Tensor: # (c,) float64
     "How far somebody new may be from what is predicted for them"
-    mean, covariance = self._fold(rated, stars)
+    sd = self._line_sd(rated, stars, items)
+    if not cuts_a_line(self.model): return sd
+    return self.model.stars(self._new_linear(rated, stars, labels, items), sd)[1]
+
+@patch
+def _line_sd(self:Recommender, rated, stars, items) -> Tensor: # (c,) float64
+    "The same, where a person's numbers add up"
+    _, covariance = self._fold(rated, stars)
     vectors = self._vectors(items)
     of_person = torch.einsum('cd,de,ce->c', vectors, covariance, vectors)
     return (of_person + self._item_variance[items] + self.model.rating_noise**2).sqrt()
@@ -711,16 +721,18 @@ def _item_variance(rec:Recommender, most:int=2**17) -> Tensor: # (n_items,) floa
     items = torch.arange(n_items)
     vectors, covariances = rec._vectors(items), rec._covariances(users)
     of_users = torch.einsum('cd,ude,ce->uc', vectors, covariances, vectors)
-    variance = uncertainty(rec.model, users[:, None], items).cpu().double()**2
+    variance = line_of(rec.model, users[:, None], items)[1].cpu().double()**2
     return (variance - of_users - rec.model.rating_noise**2).clamp(min=0).mean(0)
 
 @patch
 def _new_order(self:Recommender, rated, stars, labels, items, mean, sd, by:str, n_sd, seed) -> Tensor: # (c,)
     "What orders the items of somebody new"
-    if by == 'mean' and not folds_in(self.model): return mean.clone()
+    cuts = cuts_a_line(self.model)
+    if by == 'mean' and (cuts or not folds_in(self.model)): return mean.clone()
     if by == 'mean': return self._new_linear(rated, stars, labels, items)
     if by == 'sure': return mean - n_sd*sd
     _, covariance = self._fold(rated, stars)
+    if cuts: mean, sd = self._new_linear(rated, stars, labels, items), self._line_sd(rated, stars, items)
     return drawn_ratings(mean[None], sd[None], self.model.rating_noise, self._vectors(items),
                          covariance[None], [0], items, seed)[0]
 
@@ -730,7 +742,7 @@ def _narrows(self:Recommender, rated, stars) -> Tensor: # (n_items − 1,), with
     "Which share of the variance of somebody new's predictions a rating of each item takes away"
     everything = torch.arange(1, len(self.items))
     _, covariance = self._fold(rated, stars)
-    return narrowing(self._vectors(everything), covariance, self._new_sd(rated, stars, None, everything))
+    return narrowing(self._vectors(everything), covariance, self._line_sd(rated, stars, everything))
 
 @patch
 def _times_rated(self:Recommender, items) -> Tensor: # (c,)
