@@ -295,6 +295,18 @@ def test_five_films_by_touch_on_a_phone(trained, films, page):
     assert page.errors == []
 
 
+def test_the_head_of_the_numbers_stays_on_one_line(films, page):
+    lines = """(() => { const all = document.createRange();
+        all.selectNodeContents(document.getElementById('valueHead'));
+        return [all.toString(), all.getClientRects().length] })()"""
+    for width in (320, 390, 820, 1060):
+        page.resize(width, 844, phone=width < 800)
+        page.open(films)
+        rate(page, favourites)
+        assert page(lines) == ['predicted', 1]
+        assert page('document.documentElement.scrollWidth') == width
+
+
 def test_why_the_pushes_make_up_the_prediction(trained, films, page):
     page.open(films)
     rate(page, favourites)
