@@ -1,5 +1,4 @@
 "The net of the book: the user's and the item's factors, one after the other, into a hidden layer."
-import pandas as pd
 from fastai.tabular.model import get_emb_sz
 
 from collab_course.interface import score
@@ -8,10 +7,8 @@ from collab_course.neural_net import CollabNN
 from collab_course.training import recipes
 
 
-def load(train, valid, seed):
-    ratings = pd.concat([train, valid], ignore_index=True)
-    valid_rows = range(len(train), len(ratings))
-    return RatingsDataLoaders.from_df(ratings, valid_idx=valid_rows, seed=seed)
+def load(train, seed):
+    return RatingsDataLoaders.from_df(train, valid_pct=0, seed=seed)
 
 
 def fit(data, seed):
@@ -22,5 +19,5 @@ def fit(data, seed):
     return learn.model
 
 
-def predict(model, data):
-    return score(model, *data.valid_ds.x.T)
+def predict(model, data, valid):
+    return score(model, *data.train_ds.encode(valid).x.T)

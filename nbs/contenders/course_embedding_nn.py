@@ -1,5 +1,4 @@
 "fastai's own net, `EmbeddingNN`, by this course's recipe."
-import pandas as pd
 from fastai.collab import EmbeddingNN
 from fastai.tabular.model import get_emb_sz
 
@@ -8,10 +7,8 @@ from collab_course.loaders import RatingsDataLoaders
 from collab_course.training import recipes
 
 
-def load(train, valid, seed):
-    ratings = pd.concat([train, valid], ignore_index=True)
-    valid_rows = range(len(train), len(ratings))
-    return RatingsDataLoaders.from_df(ratings, valid_idx=valid_rows, seed=seed)
+def load(train, seed):
+    return RatingsDataLoaders.from_df(train, valid_pct=0, seed=seed)
 
 
 def fit(data, seed, layers):
@@ -22,5 +19,5 @@ def fit(data, seed, layers):
     return learn.model
 
 
-def predict(model, data):
-    return score(model, *data.valid_ds.x.T)
+def predict(model, data, valid):
+    return score(model, *data.train_ds.encode(valid).x.T)
