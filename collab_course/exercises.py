@@ -118,12 +118,63 @@ answers['05_maps'] = {
     4: Exercise(.657, 'the rows are the films, and a blank gets the mean of its row', tol=.002),
 }
 
+# %% ../nbs/package/18_exercises.ipynb #df593b6d
+answers['06_neural_net'] = {
+    1: Exercise(.862, 'concatenate users, items and users*items: three times 50 inputs', tol=.008),
+    2: Exercise(.021, 'only n_act changes; the answer is a share, between 0 and 1', tol=.006),
+    3: Exercise([600, 600], '1.6*n**0.56 would be more than 1,000 for the users; the limit counts'),
+    4: Exercise([.902, .906], 'model 4 and CollabNN in the column valid_mse, both with the larger decay',
+                tol=.0015),
+}
+
+# %% ../nbs/package/18_exercises.ipynb #4c546a7a
+answers['07_keras_lesson'] = {
+    1: Exercise(2.007, 'only the first of the five products changes, by (1 - 0.52)*0.68', tol=.01),
+    2: Exercise(-.0491, 'sort the item biases of the untrained model, and leave out row 0', tol=.0003),
+    3: Exercise(1.13, 'it is far worse than with the penalty, and worse than biases alone', tol=.06),
+    4: Exercise(2.23, 'solve the table without the blanked ratings, then rmse_on the blanked ones', tol=.15),
+    5: Exercise(2, 'count the True in corner.isna()'),
+}
+
+# %% ../nbs/package/18_exercises.ipynb #a8labels
+answers['08_labels'] = {
+    1: Exercise(.25, 'two zeros fill the row up, and each of them counts as row 0', tol=.001),
+    2: Exercise(.19, 'biases(model, "occupation")[1:], the largest less the smallest', tol=.06),
+    3: Exercise(.844, 'label_set(dls, table, "letter"), alone in DotProductLabels; then mse_flat', tol=.008),
+    4: Exercise(['Comedy', 4.55], 'a film with two genres counts twice; the overall mean is of seven ratings',
+                tol=.006),
+}
+
+# %% ../nbs/package/18_exercises.ipynb #a9rated0
+answers['09_who_rated_what'] = {
+    1: Exercise(.7975, 'divide the sums once more by the root of n, and set wd=.3 in the recipe', tol=.003),
+    2: Exercise(.851, 'shuffle column 1 of the training pairs, and keep the ratings as they are', tol=.006),
+    3: Exercise(.772, 'the variance of the sum is 0.78 + 0.78 + 2 times the covariance', tol=.0006),
+    4: Exercise(['Cem', .71], 'Bob has most films in common with Ann, but a long list', tol=.006),
+}
+
 # %% ../nbs/package/18_exercises.ipynb #e5110011
 answers['11_stars'] = {
     1: Exercise(.905, 'the best probabilities are 1 for the star that was given, else 0', tol=.001),
     2: Exercise(.813, "class_report(…)['mse'] of the averaged probabilities", tol=.002),
     3: Exercise(.877, 'clearly worse than model 4; see expected_mse in the recorder', tol=.008),
     4: Exercise(1.297, '-(shares*shares.log()).sum(), with the natural logarithm', tol=.001),
+}
+
+# %% ../nbs/package/18_exercises.ipynb #a12c4e57
+answers['12_ranking'] = {
+    1: Exercise(.083, 'of equal scores the lower index wins; see what ranking_metrics says', tol=.002),
+    2: Exercise(.265, 'choose a by ranking_metrics on the inner split, then measure once', tol=.008),
+    3: Exercise(.372, 'self.x holds the rows; see by printing that targets are 1 and 0', tol=.015),
+    4: Exercise('Clue', 'top_k of the scores of you, with -inf for Alien and Seven'),
+}
+
+# %% ../nbs/package/18_exercises.ipynb #a13c4e57
+answers['13_recommendation'] = {
+    1: Exercise(2, 'compare two lists of ten titles, both without what user 42 has'),
+    2: Exercise(-.159, 'append to A and to left, and solve the same equation', tol=.002),
+    3: Exercise(.69, 'x is tensor([1., 0, 1]); in the end divide column 2 by -P[2, 2]', tol=.001),
+    4: Exercise('Godfather: Part II, The (1974)', 'the whole table goes into ranker.recommend_new'),
 }
 
 # %% ../nbs/package/18_exercises.ipynb #14a3c5e7

@@ -1,5 +1,7 @@
 "The Keras lesson: its rules, its models, its numbers, and a spreadsheet that calculates."
-import math, re, shutil, subprocess
+import importlib.util, math, re, shutil, subprocess
+from copy import deepcopy
+from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, torch
 from fastai.collab import *
@@ -169,6 +171,26 @@ def test_adam_is_keras_own():
         m, v = .9*m + .1*g, .999*v + .001*g**2
         want -= lr*math.sqrt(1 - .999**t)/(1 - .9**t)*m/(np.sqrt(v) + 1e-7)
     assert np.allclose(p.detach().numpy(), want, atol=1e-10)
+
+
+def test_adam_goes_on_after_loading_and_decays_if_asked():
+    "Its ε depends on the steps that were made; a `wd` shrinks weights past the gradient"
+    def steps(opt, p, n, grads):
+        for g in grads[n]: p.grad = torch.tensor([g]); opt.step()
+    grads = {'before': [1e-6, 3e-6], 'after': [2e-6, -1e-6]}
+    whole = torch.zeros(1, requires_grad=True)
+    opt = KerasAdam([whole])
+    steps(opt, whole, 'before', grads)
+    again, state = whole.detach().clone().requires_grad_(), deepcopy(opt.state_dict())
+    loaded = KerasAdam([again])
+    loaded.load_state_dict(state)
+    steps(opt, whole, 'after', grads)
+    steps(loaded, again, 'after', grads)
+    assert torch.equal(whole, again)
+    p = torch.ones(1, requires_grad=True)
+    p.grad = torch.zeros(1)
+    KerasAdam([p], lr=.01, wd=.1).step()
+    assert p.item() == pytest.approx(1 - .01*.1)
 
 
 def test_no_decay(tiny):
@@ -488,6 +510,27 @@ def test_workbook_of_a_trained_model(tmp_path, dls, ml):
     assert np.allclose(pred[crosstab.notna()], want[crosstab.notna()], atol=1e-4)
     default = read(to_excel(tmp_path/'d.xlsx', crosstab))
     for name, model in spreadsheet_models().items(): agrees(default[name], crosstab, model)
+
+
+def test_the_lessons_workbook_is_what_its_cells_write(tmp_path):
+    "Formulas to the letter, numbers to what another machine may round; else run: python .ci/spreadsheet.py"
+    openpyxl = pytest.importorskip('openpyxl')
+    root = Path(__file__).resolve().parent.parent
+    spec = importlib.util.spec_from_file_location('spreadsheet_script', root/'.ci'/'spreadsheet.py')
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    committed, made = root/'nbs'/'07_keras_lesson.xlsx', maker.workbook(tmp_path)
+    old, new = openpyxl.load_workbook(committed), openpyxl.load_workbook(made)
+    assert old.sheetnames == new.sheetnames == ['dot product', 'with biases', 'solved']
+    for sheet in old:
+        for row in sheet.iter_rows():
+            for cell in row:
+                other = new[sheet.title][cell.coordinate].value
+                if isinstance(cell.value, float): assert other == pytest.approx(cell.value, abs=.02)
+                else: assert other == cell.value
+    calculated = calculate(committed)
+    for name, rmse in (('dot product', 2.59), ('with biases', 1.62), ('solved', .41)):
+        assert calculated[name][1][1] == pytest.approx(rmse, abs=.02)
 
 
 def test_unusable_workbooks(tmp_path, table):

@@ -146,8 +146,9 @@ def test_pages_made_of_notebooks_say_what_a_picture_shows():
 # what a module may import stands before it; the lessons' modules stand where the package first needs them
 ORDER = """
 errors files tables columns data movielens synthetic loaders dot_product interface history testing training
-distributed progression interpretation pca maps neural_net keras_style labels svdpp cross_entropy evaluation
-titles ranking recommendation saving spreadsheet pages robust_pca benchmarks cli exercises
+distributed keras_training progression ensembles interpretation label_sets neighbours pca maps neural_net
+keras_style labels svdpp cross_entropy evaluation rankers titles ranking recommendation saving spreadsheet
+pages robust_pca benchmarks cli exercises
 """.split()
 
 

@@ -816,7 +816,8 @@ def test_ranking_metrics_against_a_loop(table, hdls):
 def test_blocks_change_nothing(hdls, monkeypatch):
     m = EASE(hdls.n_users, hdls.n_items, hdls.train_ds.x)
     want = ranking_metrics(m, hdls), score(m, torch.arange(hdls.n_users)[:, None], torch.arange(hdls.n_items))
-    for module in ('evaluation', 'ranking'): monkeypatch.setattr(f'collab_course.{module}._rows', lambda n: 7)
+    for module in ('evaluation', 'rankers', 'ranking'):
+        monkeypatch.setattr(f'collab_course.{module}._rows', lambda n: 7)
     again = EASE(hdls.n_users, hdls.n_items, hdls.train_ds.x)
     assert ranking_metrics(again, hdls).equals(want[0]) and torch.allclose(
         score(again, torch.arange(hdls.n_users)[:, None], torch.arange(hdls.n_items)), want[1], atol=1e-6
