@@ -169,13 +169,14 @@ class Environment:
     require:str    # What pip installs, separated by blanks
     packages:tuple # Whose versions are worth knowing
 
+_cmfrec = 'pandas==3.1.1 joblib==1.6.0 threadpoolctl==3.8.0 cmfrec==3.5.1.post14'
 _recbole = 'torch==2.13.0 numpy==1.26.4 scipy==1.11.4 pandas==2.2.3 setuptools<81 recbole==1.2.1'
 environments = {
     'surprise': Environment('pandas==3.0.6 scikit-surprise==1.1.5', ('scikit-surprise',)),
     'cornac':   Environment('torch==2.13.0 pandas==3.1.1 cornac==3.0.1', ('cornac', 'torch')),
     'lenskit':  Environment('torch==2.13.0 pandas==2.3.3 lenskit==2025.8.1', ('lenskit', 'torch')),
     'myfm':     Environment('pandas==3.1.1 scikit-learn==1.9.1 myfm==0.4.0', ('myfm',)),
-    'cmfrec':   Environment('pandas==3.1.1 cmfrec==3.5.1.post14', ('cmfrec',)),
+    'cmfrec':   Environment(_cmfrec, ('cmfrec',)),
     'libmf':    Environment('pandas==3.1.1 libmf==0.9.2', ('libmf',)),
     'implicit': Environment('pandas==3.1.1 implicit==0.7.3', ('implicit',)),
     'recbole':  Environment(_recbole, ('recbole', 'torch'))}
