@@ -91,6 +91,36 @@ def test_functions_get_what_they_name(inputs, tmp_path):
     assert "missing 1 required positional argument: 'users'" in run_contender(without, inputs[0])[0]['error']
 
 
+def test_a_contender_gets_no_ratings_to_validate_on(inputs, contender):
+    knows = contender(load='n = len(valid)\nassert list(valid) == ["user", "item"]')
+    assert 'error' not in run_contender(knows, inputs[0], warm=False)[0]
+
+
+def test_everybody_tries_no_more_than_the_budget(ml, contender, tmp_path, monkeypatch):
+    "the best of the grid is found, on training rows of split 0 alone; too large a grid is an error"
+    file = tmp_path/'shifted.py'
+    file.write_text('def load(train, valid): return len(train), len(valid)\n'
+                    'def fit(train): return train.rating.mean()\n'
+                    'def predict(model, data, shift, sign): return [model + shift*sign]*data[1]\n'
+                    'report = {}\n')
+    grid = {'shift': [0., .5, 1.], 'sign': [-1., 1.]}
+    shifted = Contender('shifted', 'course', file, {'shift': 9., 'sign': 9.}, grid=grid)
+    tried = settings_tried(shifted)
+    assert len(tried) == 6 and all(set(c.settings) == {'shift', 'sign'} for c in tried)
+    runs = tune(ml, [shifted], log=quiet)
+    assert [run['settings'] for run in runs] == [c.settings for c in tried]
+    assert best_settings(runs)['shifted']['shift'] == 0. and 1.2 < min(run['mse'] for run in runs) < 1.35
+    with pytest.raises(DataError, match='13 settings in the grid; 12 may be tried'):
+        settings_tried(replace(shifted, grid={'shift': list(range(13))}))
+    monkeypatch.setitem(tuning_budget, 'seconds', -1.)
+    assert tune(ml, [shifted], log=quiet) == []
+    broken = replace(contender(fit='raise ValueError("no")'), grid={'x': [1]}, settings={'x': 1})
+    monkeypatch.setitem(tuning_budget, 'seconds', 60.)
+    runs = tune(ml, [broken], log=quiet)
+    assert runs[0]['mse'] is None and best_settings(runs) == {}
+    assert all(len(settings_tried(c)) <= 12 for c in contenders if c.grid)
+
+
 def test_memory_is_that_of_the_process(inputs, contender):
     "a large parent does not count, a large array does"
     ballast = np.ones(60_000_000)                              # 458 MiB here
