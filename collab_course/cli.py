@@ -487,27 +487,32 @@ def _train_ranker(args, interactions, device, say) -> tuple: # a learner, what w
     say(f"{len(interactions):,} pairs of {n_users:,} users and {n_items:,} items: who chose what")
     recipe = replace(ranking_recipe, n_epoch=args.epochs or ranking_recipe.n_epoch)
     learn = _ranker(args, loaders(**_held_out(interactions, args)), recipe)
-    lists = _lists_measured(learn)
-    if lists: say(_said_of_lists(lists))
-    if lists and not args.keep_held_out:
+    n_valid = len(learn.dls.valid_ds)
+    if not n_valid: return learn, dict(held_out=0, ndcg=None, ndcg_of_popularity=None)
+    lists = _quality(learn.model, *_histories(learn.dls))
+    say(_said_of_lists(lists, f"{n_valid:,} pairs held out"))
+    if not args.keep_held_out:
         learn = _ranker(args, loaders(valid_pct=0.), recipe)
         say(_again)
-    return learn, dict(held_out=lists.get('held_out', 0), ndcg=lists.get('ndcg'),
-                       ndcg_of_popularity=lists.get('popularity'))
+    return learn, dict(held_out=n_valid) | lists
 
-def _lists_measured(learn) -> dict:
-    "nDCG@10 on what was held out, and that of the list which is the same for everybody"
-    from collab_course.evaluation import ranking_metrics
+def _histories(dls) -> tuple:
+    "What is known of each user, and what was held out"
+    from collab_course.history import History
+    return tuple(History(ds.x, dls.n_users, dls.n_items) for ds in (dls.train_ds, dls.valid_ds))
+
+def _quality(model, known, wanted) -> dict:
+    "nDCG@10 of a model's lists, and of the list that is the same for everybody"
+    from collab_course.evaluation import history_metrics
     from collab_course.ranking import Popularity
-    dls = learn.dls
-    if not len(dls.valid_ds): return {}
-    popular = Popularity(dls.n_users, dls.n_items, dls.train_ds.x)
-    ndcg, popularity = (float(ranking_metrics(m, dls)['nDCG']) for m in (learn.model, popular))
-    return dict(held_out=len(dls.valid_ds), ndcg=round(ndcg, 4), popularity=round(popularity, 4))
+    popular = Popularity(known.n_users, known.n_items, known)
+    ndcg, of_popularity = (round(float(history_metrics(m, known, wanted)['nDCG']), 4)
+                           for m in (model, popular))
+    return dict(ndcg=ndcg, ndcg_of_popularity=of_popularity)
 
-def _said_of_lists(lists:dict) -> str:
-    line = f"nDCG@10 {lists['ndcg']} on {lists['held_out']:,} pairs held out"
-    return f"{line} (the most popular for everybody: {lists['popularity']})"
+def _said_of_lists(lists:dict, what:str) -> str:
+    popular = lists['ndcg_of_popularity']
+    return f"nDCG@10 {lists['ndcg']} on {what} (the most popular for everybody: {popular})"
 
 # %% ../nbs/package/18_cli.ipynb #4b8a7ec4
 def _known(text:str, names:list):
@@ -631,23 +636,16 @@ def _later(args, rec):
     return _read(args.ratings, args.ratings, _pairs if rec.ranks else None, **_reading(args))
 
 def _say_lists(args, rec, ratings, known):
-    "nDCG@10 of the lists on what was chosen later, and that of the list which is the same for everybody"
-    import torch
-    from collab_course.evaluation import history_metrics
-    from collab_course.history import History
-    from collab_course.ranking import Popularity
+    "How good the lists are on what was chosen later"
+    import numpy as np, pandas as pd
+    from collab_course.history import History, as_history
     sizes = len(rec.users), len(rec.items)
-    places = [{name: k for k, name in enumerate(vocab)} for vocab in (rec.users, rec.items)]
-    pairs = torch.tensor([[at[name] for at, name in zip(places, pair)]
-                          for pair in zip(known.user, known['item'])])
-    have, wanted = rec.rated or History(pairs[:0], *sizes), History(pairs, *sizes)
-    model = rec.model.cpu()
-    ndcg, popular = (round(float(history_metrics(m, have, wanted)['nDCG']), 4)
-                     for m in (model, Popularity(*sizes, have)))
-    if args.json: return _json(dict(ratings=len(ratings), known=len(known), ndcg=ndcg,
-                                    ndcg_of_popularity=popular))
-    _say(f"nDCG@10 {ndcg} on the {len(known):,} of {len(ratings):,} pairs whose user and item are known "
-         f"(the most popular for everybody: {popular})")
+    pairs = [pd.Index(rec.users).get_indexer(known.user), pd.Index(rec.items).get_indexer(known['item'])]
+    wanted = History(np.stack(pairs, axis=1), *sizes)
+    lists = _quality(rec.model, as_history(rec.rated, *sizes), wanted)
+    if args.json: return _json(dict(ratings=len(ratings), known=len(known)) | lists)
+    what = f"the {len(known):,} of {len(ratings):,} pairs whose user and item are known"
+    _say(_said_of_lists(lists, what))
 
 def _errors_of(rec, known) -> dict:
     "Errors on ratings whose users and items are known, and the error of always saying the mean"

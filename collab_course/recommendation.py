@@ -334,7 +334,7 @@ def recommend(self:Recommender,
     left = best > 0                                                               # (m, k)
     table = self._list_table(best[left], ratings[left])
     if many: table.insert(0, self.user_name, _names(self.users, who.repeat_interleave(left.sum(1))))
-    if not self.ranks: _warn_of_ratings()
+    if not self.ranks and len(table): _warn_of_ratings()
     return table
 
 class PoorListWarning(UserWarning):

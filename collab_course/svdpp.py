@@ -62,5 +62,6 @@ def svdpp_learner(
     **kwargs       # Passed to `Learner`
 ) -> Learner: # Ready for `recipe.fit(learn)`
     "A learner for the sixth model on the training pairs of `dls`."
-    make = lambda u, i: SVDpp(u, i, recipe.n_factors, y_range, dls.train_ds.x, labels)
+    def make(n_users, n_items):
+        return SVDpp(n_users, n_items, recipe.n_factors, y_range, dls.train_ds.x, labels)
     return recipe.learner(dls, make, seed, **kwargs)

@@ -351,9 +351,9 @@ def test_ids_that_begin_with_a_dash(tmp_path, capsys):
     said(capsys, 'train', tmp_path/'r.csv', '--out', tmp_path/'m', '--valid', 0)
     assert (
         said(capsys, 'recommend', tmp_path / 'm', '--user', '-K3', '-n', 2, '--include-seen').out.count('\n')
-        == 2
+        == 3
     )
-    assert said(capsys, 'recommend', tmp_path/'m', '--rated', '-0b3=4', '-n', 2).out.count('\n') == 2
+    assert said(capsys, 'recommend', tmp_path/'m', '--rated', '-0b3=4', '-n', 2).out.count('\n') == 3
     assert (
         'put what begins with a dash behind --'
         in said(capsys, 'similar', tmp_path / 'm', '-0b3', status=2).err

@@ -1228,7 +1228,7 @@ def test_names_that_no_terminal_should_get(tmp_path, capsys):
     )
     assert (
         all(c.isprintable() or c == '\n' for c in text)
-        and text.count('\n') == 3
+        and text.count('\n') == 4
         and text.count('\ufffd') == 3
         and 'é' in text
     )
@@ -1252,7 +1252,7 @@ def test_who_has_rated_everything(tmp_path, capsys):
     assert json.loads(out_of(capsys, 'recommend', tmp_path / 'r', '--user', 'a', '--json')) == dict(
         user='a', items=[]
     )
-    assert out_of(capsys, 'recommend', tmp_path/'r', '--user', 'a', '--include-seen').count('\n') == 3
+    assert out_of(capsys, 'recommend', tmp_path/'r', '--user', 'a', '--include-seen').count('\n') == 4
 
 
 def test_similar_command(saved, capsys):
@@ -1359,7 +1359,8 @@ def test_as_a_process(saved):
         capture_output=True,
         text=True,
     )
-    assert run.returncode == 0 and run.stderr == '' and len(json.loads(run.stdout)['items']) == 10
+    assert run.returncode == 0 and len(json.loads(run.stdout)['items']) == 10
+    assert 'EASE' in run.stderr and run.stderr.count('\n') == 1
 
 def _three_films():
     pairs, classes = torch.tensor([[1, 1], [2, 2]]), {'user': ['#na#', 'A', 'B'], 'title': ['#na#', 'x', 'y']}
