@@ -6,8 +6,8 @@
 __all__ = ['environments', 'tuning_budget', 'growth_sizes', 'user_lines', 'Contender', 'contenders_folder', 'read_contenders',
            'write_inputs', 'run_contender', 'Environment', 'python_of', 'install_environments', 'benchmark_tables',
            'benchmark_splits', 'benchmark', 'settings_tried', 'tune', 'best_settings', 'benchmark_table', 'frontier',
-           'plot_frontier', 'benchmark_ranking', 'growth_ratings', 'benchmark_growth', 'plot_growth', 'machine',
-           'save_results', 'load_results', 'quick_benchmark']
+           'paired_gap', 'frontier_steps', 'plot_frontier', 'benchmark_ranking', 'growth_ratings', 'benchmark_growth',
+           'plot_growth', 'machine', 'save_results', 'load_results', 'quick_benchmark']
 
 # %% ../nbs/package/17_benchmarks.ipynb #149c4fe8
 import ast, json, os, platform, shutil, signal, subprocess, sys, tempfile
@@ -83,11 +83,12 @@ def contenders_folder() -> Path:
     return folder
 
 def read_contenders(
-    part:str='accuracy' # Or 'ranking', or 'growth'
+    part:str='accuracy' # Or 'ranking', 'growth', or 'tuning': those of accuracy that have a grid
 ) -> list: # Of `Contender`, in the order of the table
     "Who takes part. Raises `DataError` without a clone of the repository."
     folder = contenders_folder()
-    rows = json.loads((folder/'contenders.json').read_text(encoding='utf-8'))[part]
+    parts = json.loads((folder/'contenders.json').read_text(encoding='utf-8'))
+    rows = [row for row in parts['accuracy'] if 'grid' in row] if part == 'tuning' else parts[part]
     return [Contender(**row | {'file': folder/row['file']}) for row in rows]
 
 # %% ../nbs/package/17_benchmarks.ipynb #83e7bef9
@@ -289,7 +290,7 @@ def benchmark(
                 log(f"{split:9} {run['contender']:30} {_log_errors(runs[-1])}")
     return runs
 
-_seconds = 'load_s', 'fit_s', 'predict_s'
+_seconds = 'load_s', 'fit_s', 'predict_s', 'cpu_s'
 
 # %% ../nbs/package/17_benchmarks.ipynb #f5c22929
 tuning_budget = dict(settings=12, seconds=600.)
@@ -322,7 +323,7 @@ def tune(
     log=print        # Function called with a line of text after every run
 ) -> list: # A dict a run: contender, the settings of its grid, mse on the inner rows (None for an error)
     "Everybody's settings, tried on the training rows of random split 0: four fifths train, one fifth judges."
-    if contenders is None: contenders = [c for c in read_contenders('accuracy') if c.grid]
+    if contenders is None: contenders = read_contenders('tuning')
     ratings, users, items = benchmark_tables(ml)
     training, _ = benchmark_splits(ml, [0], ())['random 0']
     ratings = ratings.iloc[training].reset_index(drop=True)
@@ -343,7 +344,7 @@ def best_settings(
 def _complete(runs) -> pd.DataFrame:
     "Runs as a table with all columns"
     df = pd.DataFrame(runs)
-    columns = ['mse', *_seconds, 'peak_mib', 'setup_mib', 'error']
+    columns = ['mse', *_seconds, 'threads', 'peak_mib', 'setup_mib', 'error']
     return df.reindex(columns=[*df, *(c for c in columns if c not in df)])
 
 def _gaps(df, to='4 + weight decay') -> pd.DataFrame:
@@ -357,15 +358,17 @@ def _costs(df) -> pd.DataFrame:
     df = df.assign(total=df.load_s + df.fit_s + df.predict_s, above=df.peak_mib - df.setup_mib)
     by = df.groupby('contender')
     seconds = by[[*_seconds, 'total']].median().rename(columns=lambda c: c.removesuffix('_s'))
-    return seconds.join(by[['peak_mib', 'above']].max().rename(columns={'peak_mib': 'peak'}))
+    most = by[['peak_mib', 'above', 'threads']].max().rename(columns={'peak_mib': 'peak'})
+    return seconds.join(most)
 
 def benchmark_table(
     runs:list # What `benchmark` gave
 ) -> pd.DataFrame: # A row a contender, in the order of the runs
     """mse, rmse (random splits); gap ± gap_sd (of the MSE to model 4's on the same random splits); folds (MSE
     over the five folds); load, fit, predict and total (seconds: medians of those random splits that were
-    timed); peak and above (MiB, the most; above: beyond what stood after the imports); lines; runs (that
-    ended); note (the first error)."""
+    timed); cpu (the processor seconds of `fit`, all threads together) and threads (the most); peak and above
+    (MiB, the most; above: beyond what stood after the imports); lines; runs (that ended); note (the first
+    error)."""
     df = _complete(runs)
     random = df[df.split.str.startswith('random')]
     never = df[~df.contender.isin(random.contender)]     # on folds alone: their costs count instead
@@ -386,13 +389,35 @@ def frontier(
     t = table.dropna(subset=['mse', by]).sort_values([by, 'mse'])
     return t[t.mse < t.mse.cummin().shift(fill_value=np.inf)]
 
+# %% ../nbs/package/17_benchmarks.ipynb #64cc5494
+def paired_gap(
+    runs:list,        # What `benchmark` gave
+    a:str, b:str      # Two contenders
+) -> tuple: # (mean of a's MSE minus b's, its standard error), on the splits that both have
+    "How much worse `a` is than `b`; the error is Nadeau and Bengio's, for four fifths against one fifth."
+    mse = pd.DataFrame(runs).pivot_table(index='split', columns='contender', values='mse')
+    gaps = (mse[a] - mse[b]).dropna()
+    if len(gaps) < 2: return float(gaps.mean()), np.nan
+    return float(gaps.mean()), float(gaps.std()*(1/len(gaps) + 1/4)**.5)
+
+def frontier_steps(
+    runs:list,     # What `benchmark` gave
+    by:str='fit'   # As in `frontier`
+) -> pd.DataFrame: # The frontier's rows, fastest first
+    "The frontier with each step's gain, its error, and whether that is a draw (under two errors)."
+    t = frontier(benchmark_table(runs), by)[['group', 'mse', by]]
+    gaps = [(np.nan, np.nan)] + [paired_gap(runs, a, b) for a, b in zip(t.index[:-1], t.index[1:])]
+    t = t.assign(gain=[gain for gain, _ in gaps], error=[error for _, error in gaps])
+    return t.assign(draw=t.gain < 2*t.error)
+
 # %% ../nbs/package/17_benchmarks.ipynb #9fa2c3a2
-_colours = dict(course='#0072B2', fastai='#D55E00', surprise='#009E73', cornac='#CC79A7', lenskit='#E69F00',
-                myfm='#000000')
+_styles = dict(course=('#0072B2', 'o'), fastai=('#D55E00', 's'), surprise=('#009E73', '^'),
+               cornac=('#CC79A7', 'D'), lenskit=('#E69F00', 'v'), myfm=('#000000', 'P'),
+               cmfrec=('#56B4E9', 'X'), libmf=('#6A3D9A', '*'))
 
 def _marker(group) -> dict:
-    "How a group is drawn: this course as dots, others as squares"
-    return dict(color=_colours.get(group, 'gray'), marker='o' if group == 'course' else 's')
+    "How a group is drawn: a colour and a marker of its own"
+    return dict(zip(('color', 'marker'), _styles.get(group, ('gray', '<'))))
 
 def _drawable(runs, columns) -> pd.DataFrame:
     "The rows that can be drawn"
@@ -482,13 +507,23 @@ def _log_growth(run) -> str:
     of_noise = run['mse']/run['floor']
     return f"{run['epoch_s']:7.2f} s an epoch  {run['peak_mib']:6.0f} MiB  MSE {of_noise:.3f} of the noise"
 
+def _timed_growth(run, epochs) -> dict:
+    "A run with its number of epochs and the seconds of one"
+    return run | dict(epochs=epochs) | ({'epoch_s': run['fit_s']/epochs} if 'fit_s' in run else {})
+
+def _as_long(c, run, seconds):
+    "The contender with as many epochs as fit into `seconds`; None if not even one does, or if it failed"
+    epochs = round(seconds/run['epoch_s']) if 'epoch_s' in run else 0
+    return replace(c, settings=c.settings | {'epochs': epochs}) if epochs else None
+
 def benchmark_growth(
     contenders=None,    # Whom, each with `largest` and with `epochs` among its settings; all if None
     sizes=growth_sizes, # Numbers of ratings
     n_factors:int=2,    # Factors that the ratings are made of
     folder=None,        # Of the environments
+    equal_time:bool=False, # Whether the others run a second time, as long as the first of `contenders` took
     log=print           # Function called with a line of text after every run
-) -> list: # A dict a run
+) -> list: # A dict a run; `equal` is True in the second runs
     "Seconds an epoch, peak memory and MSE against the noise, for every size."
     if contenders is None: contenders = read_contenders('growth')
     runs = []
@@ -498,11 +533,16 @@ def benchmark_growth(
         with tempfile.TemporaryDirectory() as tmp:
             rating, floor = _write_growth(f'{tmp}/in.npz', n, n_factors)
             measure, more = partial(_mse, rating=rating), dict(n=n, n_factors=n_factors, floor=floor)
-            for c, run in zip(asked, _turns(asked, f'{tmp}/in.npz', folder, measure, more)):
-                run['epochs'] = c.settings['epochs']
-                if 'fit_s' in run: run['epoch_s'] = run['fit_s']/run['epochs']
-                runs.append(run)
-                log(f'{n:10,} ratings  {c.name:20} {_log_growth(run)}')
+            def turns(several, **told):
+                "Their turns on this size"
+                for c, run in zip(several, _turns(several, f'{tmp}/in.npz', folder, measure, more | told)):
+                    runs.append(_timed_growth(run, c.settings['epochs']))
+                    log(f'{n:10,} ratings  {c.name:20} {_log_growth(runs[-1])}')
+            turns(asked)
+            first, *others = runs[-len(asked):]
+            if equal_time and 'fit_s' in first:
+                again = [_as_long(c, run, first['fit_s']) for c, run in zip(asked[1:], others)]
+                turns([c for c in again if c], equal=True)
     return runs
 
 # %% ../nbs/package/17_benchmarks.ipynb #ce33c840
@@ -545,7 +585,7 @@ def machine() -> dict:
 
 def save_results(
     file,   # A JSON file; what other parts it holds stays
-    **parts # Lists of runs: `accuracy`, `ranking`, `growth`
+    **parts # Lists of runs: `accuracy`, `ranking`, `growth`, `tuning`
 ):
     "Write parts of the benchmark, each with the machine and the date, in one step."
     kept = load_results(file) if Path(file).is_file() else {}

@@ -62,6 +62,7 @@ def test_what_is_run_is_what_is_measured(inputs, contender):
     assert res['predict_s'] >= .6 and res['fit_s'] >= 1
     assert res['load_s'] + res['fit_s'] + res['predict_s'] < whole
     assert res['versions']['numpy'] == np.__version__ and {'setup_mib', 'peak_mib'} <= set(res)
+    assert res['cpu_s'] < .5 and res['threads'] in (None, *range(1, 200))       # a second asleep is no work
 
 
 def test_the_clock_starts_after_a_first_try(inputs, contender):
@@ -304,19 +305,46 @@ def test_growth_on_little(tmp_path):
     assert .5 < runs[0]['floor'] < .8 and runs[0]['mse'] > runs[0]['floor']
 
 
+def test_growth_at_equal_time(tmp_path):
+    "the others run again with as many epochs as fit into the first one's seconds; not at all where none fits"
+    file = tmp_path/'sleeps.py'
+    file.write_text('import time\ndef load(train): return train.rating.mean()\n'
+                    'def fit(data, epochs, nap):\n    time.sleep(nap*epochs)\n    return data\n'
+                    'def predict(model, valid): return [model]*len(valid)\n')
+
+    def sleeper(name, epochs, nap):
+        return Contender(name, 'course', file, dict(epochs=epochs, nap=nap), largest=20_000)
+    several = [sleeper('first', 2, .5), sleeper('quick', 1, .25), sleeper('slow', 1, 3.)]
+    runs = benchmark_growth(several, (20_000,), equal_time=True, log=quiet)
+    assert [r['contender'] for r in runs] == ['first', 'quick', 'slow', 'quick']
+    assert runs[-1]['equal'] and runs[-1]['epochs'] in (3, 4) and 'equal' not in runs[1]
+
+
 def test_the_kept_results():
     """nobody typed them: every contender is there, by its present name and with its present lines, on every
     split"""
     res = load_results(kept)
     runs = pd.DataFrame(res['accuracy']['runs'])
     assert set(runs.contender) == {c.name for c in contenders}
-    assert runs.groupby('contender').split.nunique().eq(10).all() and runs.mse.notna().all()
+    asked = {c.name: c.splits or 10 for c in contenders}
+    assert runs.groupby('contender').split.nunique().to_dict() == asked and runs.mse.notna().all()
     assert runs.drop_duplicates('contender').set_index('contender').lines.to_dict() == {
         c.name: c.lines for c in contenders
     }
     assert {c.name for c in ranking_contenders} == {r['contender'] for r in res['ranking']['runs']}
     assert {r['n'] for r in res['growth']['runs'] if r['group'] == 'course'} == set(growth_sizes)
     assert '/' not in json.dumps([r.get('error', '') for part in res.values() for r in part['runs']])
+
+
+def test_the_kept_tuning_is_what_is_run():
+    "everybody with a grid was tried within the budget, and runs with what did best"
+    runs = load_results(kept)['tuning']['runs']
+    best = best_settings(runs)
+    for c in read_contenders('tuning'):
+        tried = [run['settings'] for run in runs if run['contender'] == c.name]
+        grid = [{name: tried.settings[name] for name in c.grid} for tried in settings_tried(c)]
+        assert tried and all(settings in grid for settings in tried), c.name
+        assert best[c.name].items() <= c.settings.items(), c.name
 
 
 def test_quick_from_the_command_line(ml, tmp_path):

@@ -33,6 +33,15 @@ def peak_mib():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/unit
 
 
+def threads():
+    "How many threads this process has now, or None where the system does not say"
+    try:
+        with open('/proc/self/status') as f:
+            return next(int(line.split()[1]) for line in f if line.startswith('Threads'))
+    except (OSError, StopIteration):
+        return None
+
+
 def versions(packages):
     found = {}
     for name in packages:
@@ -89,9 +98,12 @@ class Script:
         "Predictions, and the seconds of each part"
         given, seconds = dict(given), {}
         for part, name in zip(PARTS, ('data', 'model', 'predictions')):
-            start = time.perf_counter()
+            start, worked = time.perf_counter(), time.process_time()
             given[name] = self.call(part, given)
             seconds[f'{part}_s'] = time.perf_counter() - start
+            if part == 'fit':
+                seconds['cpu_s'] = time.process_time() - worked         # of all threads together
+                seconds['threads'] = threads()
         return given['predictions'], seconds
 
 
