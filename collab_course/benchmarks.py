@@ -227,10 +227,19 @@ def _turn(c, inputs, folder, seed=0, **kwargs) -> tuple: # What `run_contender` 
     return {'error': f'not installed ({package}): collab-course benchmark --install --environments DIR'}, None
 
 # %% ../nbs/package/17_benchmarks.ipynb #cad5a964
+def _numbered(ratings:pd.DataFrame) -> pd.DataFrame:
+    "A table of ratings of any ids, with users and items as numbers"
+    missing = [name for name in ('user', 'item', 'rating') if name not in ratings]
+    need(not missing, f"the table has no column {', '.join(missing)}: give it user, item and rating")
+    numbers = {name: pd.factorize(ratings[name], sort=True)[0] for name in ('user', 'item')}
+    return pd.DataFrame(numbers | dict(rating=ratings.rating.to_numpy(float)))
+
 def benchmark_tables(
-    ml:MovieLens # Its ratings, and what it knows of users and films
+    ml # `MovieLens`, with what it knows of users and films; or a table with the columns user, item, rating
 ) -> tuple: # ratings (user, item, rating), users, items: items numbered by title
-    "The tables that contenders get. Titles that have two ids are one item, as in the book."
+    """The tables that contenders get. Titles that have two ids are one item, as in the book. Of a table of
+    ratings nothing else is known: users and items are None. Raises `DataError` for a missing column."""
+    if isinstance(ml, pd.DataFrame): return _numbered(ml), None, None
     item, titles = pd.factorize(ml.ratings.title, sort=True)
     ratings = pd.DataFrame(dict(user=ml.ratings.user, item=item, rating=ml.ratings.rating.astype(float)))
     films = ml.movies.drop_duplicates('title').set_index('title').reindex(titles)
@@ -240,15 +249,17 @@ def benchmark_tables(
     return ratings, users, items
 
 def benchmark_splits(
-    ml:MovieLens,
+    ml,              # `MovieLens`, or a table of ratings
     random=range(5), # Seeds of `RandomSplitter`
     folds=None       # Official folds; if None 1 to 5 for ml-100k and none elsewhere
 ) -> dict: # Name of the split → (training, validation) rows
     "The splits on which everybody is measured."
-    if folds is None: folds = range(1, 6) if ml.name == 'ml-100k' else ()
+    own = isinstance(ml, pd.DataFrame)
+    n_ratings = len(ml if own else ml.ratings)
+    if folds is None: folds = range(1, 6) if not own and ml.name == 'ml-100k' else ()
     splits = {}
     for seed in random:
-        train, valid = RandomSplitter(seed=seed)(range(len(ml.ratings)))
+        train, valid = RandomSplitter(seed=seed)(range(n_ratings))
         splits[f'random {seed}'] = np.asarray(train), np.asarray(valid)
     return splits | {f'u{k}': ml.fold(k) for k in folds}
 
@@ -269,7 +280,7 @@ def _log_errors(run) -> str:
     return f"MSE {run['mse']:.4f}  {fit}{run['peak_mib']:5.0f} MiB"
 
 def benchmark(
-    ml:MovieLens,
+    ml, # `MovieLens`, or a table with the columns user, item, rating
     contenders, splits:dict, # Whom, and on which splits: name → (training, validation) rows
     folder=None, # Of the environments
     timed:bool=True, # Whether the machine is left alone meanwhile; if not, no seconds are kept
