@@ -184,6 +184,13 @@ answers['14_robust_pca'] = {
     3: Exercise([1500, 840], 'take the two entries of S that are largest in size', ordered=False),
 }
 
+# %% ../nbs/package/18_exercises.ipynb #473832b9
+answers['15_benchmarks'] = {
+    1: Exercise([.0015, .00108], 'n - 1 in the deviation; times the square root of 1/5 + 1/4', tol=2e-5),
+    2: Exercise(.8941, 'Ridge(alpha=5.) on two blocks of columns; split 0, validation rows', tol=.001),
+    3: Exercise(-.225, 'subtract the MSE of the biases from that of model 4, in this order', tol=.03),
+}
+
 # %% ../nbs/package/18_exercises.ipynb #bc54e387
 answers['17_further_research'] = {
     1: Exercise(.8176, 'the exponent is difficulty minus ability; mind the sign of the difficulty', tol=.001),
