@@ -296,7 +296,7 @@ def benchmark(
         with tempfile.TemporaryDirectory() as tmp:
             write_inputs(f'{tmp}/in.npz', train, valid, users, items)
             measure = partial(_mse, rating=valid.rating.to_numpy())
-            for run in _turns(asked, f'{tmp}/in.npz', folder, measure, dict(split=split), seed):
+            for run in _turns(asked, f'{tmp}/in.npz', folder, measure, dict(split=split), seed, warm=timed):
                 runs.append({name: v for name, v in run.items() if timed or name not in _seconds})
                 log(f"{split:9} {run['contender']:30} {_log_errors(runs[-1])}")
     return runs
