@@ -100,7 +100,8 @@ def write_inputs(
     path,       # The .npz file to write
     train, valid=None, # Tables user, item, rating; the ratings of `valid` are not written
     users=None, items=None, # What is known of users and items: tables with the columns user and item
-    **lists     # `users_list` and `items_list`, in the order in which a ranker must give its scores
+    **lists     # `users_list` and `items_list`, in the order in which a ranker must give its scores;
+                # `train_times` and `valid_times`, when those rows were rated, where that is known
 ):
     "Write what a contender is given."
     valid = None if valid is None else valid[['user', 'item']]
@@ -248,6 +249,13 @@ def benchmark_tables(
     users = None if ml.users is None else ml.users[['user', 'age', 'gender', 'occupation']]
     return ratings, users, items
 
+def _times(ml, train, valid) -> dict: # `train_times`, `valid_times`; empty where there are none
+    "When the rows of a split were rated, in seconds"
+    ratings = ml if isinstance(ml, pd.DataFrame) else ml.ratings
+    if 'timestamp' not in ratings: return {}
+    times = pd.to_datetime(ratings.timestamp, unit='s').astype('datetime64[s]').astype('int64').to_numpy()
+    return dict(train_times=times[train], valid_times=times[valid])
+
 def benchmark_splits(
     ml,              # `MovieLens`, or a table of ratings
     random=range(5), # Seeds of `RandomSplitter`
@@ -294,7 +302,7 @@ def benchmark(
         train, valid = (ratings.iloc[r].reset_index(drop=True) for r in rows)
         seed = int(split.removeprefix('random ')) if split.startswith('random ') else 0
         with tempfile.TemporaryDirectory() as tmp:
-            write_inputs(f'{tmp}/in.npz', train, valid, users, items)
+            write_inputs(f'{tmp}/in.npz', train, valid, users, items, **_times(ml, *rows))
             measure = partial(_mse, rating=valid.rating.to_numpy())
             for run in _turns(asked, f'{tmp}/in.npz', folder, measure, dict(split=split), seed, warm=timed):
                 runs.append({name: v for name, v in run.items() if timed or name not in _seconds})
@@ -337,10 +345,11 @@ def tune(
     if contenders is None: contenders = read_contenders('tuning')
     ratings, users, items = benchmark_tables(ml)
     training, _ = benchmark_splits(ml, [0], ())['random 0']
-    ratings = ratings.iloc[training].reset_index(drop=True)
-    train, valid = (ratings.iloc[list(rows)] for rows in RandomSplitter(seed=1)(range(len(ratings))))
+    training = np.asarray(training)
+    inner = [training[list(rows)] for rows in RandomSplitter(seed=1)(range(len(training)))]
+    train, valid = (ratings.iloc[rows].reset_index(drop=True) for rows in inner)
     with tempfile.TemporaryDirectory() as tmp:
-        write_inputs(f'{tmp}/in.npz', train, valid, users, items)
+        write_inputs(f'{tmp}/in.npz', train, valid, users, items, **_times(ml, *inner))
         rating = valid.rating.to_numpy()
         return [run for c in contenders for run in _tune_one(c, f'{tmp}/in.npz', folder, rating, log)]
 

@@ -97,6 +97,17 @@ def test_a_contender_gets_no_ratings_to_validate_on(inputs, contender):
     assert 'error' not in run_contender(knows, inputs[0], warm=False)[0]
 
 
+def test_contenders_are_told_when_rows_were_rated(ml, contender):
+    knows = contender(load='n = len(valid)\nassert len(train_times) == len(train) and len(valid_times) == n')
+    text = knows.file.read_text(encoding='utf-8')
+    knows.file.write_text(text.replace('load(train, valid)', 'load(train, valid, train_times, valid_times)'))
+    [run] = benchmark(ml, [knows], benchmark_splits(ml, range(1), ()), log=quiet)
+    assert 'error' not in run
+    own = ml.ratings[['user', 'rating']].assign(item=ml.ratings.movie)[:3000]
+    [run] = benchmark(own, [knows], benchmark_splits(own, range(1)), log=quiet)
+    assert 'missing 2 required positional arguments' in run['error']       # a table without times
+
+
 def test_everybody_tries_no_more_than_the_budget(ml, contender, tmp_path, monkeypatch):
     "the best of the grid is found, on training rows of split 0 alone; too large a grid is an error"
     file = tmp_path/'shifted.py'
