@@ -127,7 +127,8 @@ def checked(predictions, given):
 def run_warm(contender, given):
     "A first try on few rows, after which compiling and loading on demand are done; its error's name"
     few = {'train': given['train'][:2000].copy(), 'valid': given['valid'][:200].copy()}
-    few |= {name: given[name][:n] for name, n in (('train_times', 2000), ('valid_times', 200)) if name in given}
+    times = {'train_times': 2000, 'valid_times': 200}
+    few |= {name: given[name][:n] for name, n in times.items() if name in given}
     try:
         contender.run(given | few)
     except Exception as e:          # too few rows for some
