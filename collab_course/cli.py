@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Unusable', 'progression_command', 'train_command', 'recommend_command', 'similar_command', 'predict_command',
-           'evaluate_command', 'update_command', 'info_command', 'benchmark_command', 'main']
+           'evaluate_command', 'update_command', 'info_command', 'page_command', 'benchmark_command', 'main']
 
 # %% ../nbs/package/18_cli.ipynb #fb0ee639
 import argparse, os, re, sys
@@ -71,6 +71,7 @@ _recommending = """example:
   collab-course similar mine "Star Wars (1977)" --json      for machines
   collab-course evaluate mine later.csv                     how good is it on ratings that came later?
   collab-course update mine later.csv --out mine            take them in
+  collab-course page films --out films.html                 a page to play with, in any browser
 
 exit status: 0 when all is done, 2 for input that cannot be used, 130 for an interruption"""
 
@@ -113,6 +114,7 @@ def _add_reading(parser):
 _rankers = 'popularity', 'ease', 'mult-dae'
 _models = 'biases', 'dot-product', 'dot-product-bias', 'net', 'implicit', *_rankers
 _parts = 'accuracy', 'ranking', 'growth'
+_licensed = 'ml-100k', 'ml-latest-small', 'ml-1m', 'ml-10m', 'ml-20m', 'ml-25m', 'ml-32m'
 
 def _progression_parser(commands):
     p = _add_command(commands, 'progression', 'train two baselines and the five models, and print the table',
@@ -169,6 +171,10 @@ def _recommend_parser(commands):
     p.add_argument('--out', metavar='FILE', help='where the lists for all are written')
     p.add_argument('-n', type=_count, default=10, help='how many (default: 10)')
     p.add_argument('--include-seen', action='store_true', help='also what the user rated already')
+    p.add_argument('--by', choices=['mean', 'sure', 'curious'], default='mean',
+                   help='the order, for a model that says how sure it is: sure takes one standard deviation '
+                        'off the prediction; curious draws what is not known (default: mean)')
+    p.add_argument('--seed', type=_natural, default=0, help='of the draw of --by curious (default: 0)')
     _add_device(p)
 
 def _similar_parser(commands):
@@ -207,6 +213,18 @@ def _info_parser(commands):
     p = _add_command(commands, 'info', 'say what a saved recommender is', info_command, _recommending)
     p.add_argument('folder', help='what train wrote')
 
+def _page_parser(commands):
+    from_files = ('write one HTML page on which somebody new rates films and sees a list, without a server '
+                  'or a connection')
+    p = _add_command(commands, 'page', from_files, page_command, _recommending)
+    p.add_argument('folder', help='what train wrote')
+    p.add_argument('--out', required=True, metavar='FILE', help='the page; one that is there is replaced')
+    p.add_argument('--title', help='of the page')
+    p.add_argument('--data', choices=_licensed, metavar='NAME',
+                   help=f"the data set it was trained on, for its notice: {', '.join(_licensed)}")
+    p.add_argument('--items', type=_count, metavar='N',
+                   help='only the N with the most ratings (default: as many as fit into 500 kB)')
+
 def _benchmark_parser(commands):
     p = _add_command(commands, 'benchmark', 'measure this course beside other libraries',
                      benchmark_command, _measuring, json=False)
@@ -233,7 +251,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     for add in (_train_parser, _recommend_parser, _similar_parser, _predict_parser, _evaluate_parser,
-                _update_parser, _info_parser, _progression_parser, _benchmark_parser): add(commands)
+                _update_parser, _info_parser, _page_parser, _progression_parser,
+                _benchmark_parser): add(commands)
     return parser
 
 # %% ../nbs/package/18_cli.ipynb #f8aa953a
@@ -410,7 +429,7 @@ def train_command(args):
     device, start = _device(args.device), time.perf_counter()
     train = _train_ranker if args.model in _rankers else _train_rater
     learn, report = train(args, ratings, device, _quiet if args.json else _say)
-    Recommender.from_learner(learn).save(args.out)
+    Recommender.from_learner(learn).save(args.out, Path(args.ratings).name, _for_the_card(report))
     seconds = round(time.perf_counter() - start, 2)
     about = dict(folder=str(args.out), model=args.model, ratings=len(ratings),
                  users=learn.dls.n_users - 1, items=learn.dls.n_items - 1)
@@ -418,6 +437,16 @@ def train_command(args):
     else: _say(f"{seconds:.1f} s; written to {args.out}")
 
 def _quiet(line:str): "Nothing is said where JSON is wanted"
+
+_measures = dict(rmse='RMSE', rmse_of_the_mean='RMSE of always the mean',
+                 rmse_of_biases='RMSE of biases alone', ndcg='nDCG@10',
+                 ndcg_of_popularity='nDCG@10 of what is popular')
+
+def _for_the_card(report:dict) -> dict:
+    "What was measured, in the words of the card"
+    on = f"on {report['held_out']:,} held out"
+    measured = {name: report.get(key) for key, name in _measures.items()}
+    return {f'{name}, {on}': value for name, value in measured.items() if value is not None}
 
 def _train_rater(args, ratings, device, say) -> tuple: # a learner, what was measured
     "Train a model of ratings: on the rows that are not held out, measure, then on all of them"
@@ -552,14 +581,16 @@ def recommend_command(args):
     _check_rated(rated, rec.ranks)
     if args.all: return _recommend_all(rec, args)
     asked, recommend = _asked(rec, rated, args)
-    top = recommend(args.n, exclude_seen=not args.include_seen)
-    rows = _rows(rec, top[rec.item_name], top[rec.value_name])
+    top = recommend(args.n, exclude_seen=not args.include_seen, by=args.by, seed=args.seed)
+    rows = _rows(rec, top[rec.item_name], top[rec.value_name], top.get('sd'))
     if args.json: _json(asked | dict(items=rows))
     else: _say_recommended(rows, rec.value_name, args)
 
-def _rows(rec, items, values) -> list:
-    "What is printed of a list: each item, and its rating or score"
-    return [{'item': item, rec.value_name: round(float(value), 4)} for item, value in zip(items, values)]
+def _rows(rec, items, values, sds=None) -> list:
+    "What is printed of a list: each item, its rating or score, and the standard deviation if it is known"
+    rows = [{'item': item, rec.value_name: round(float(value), 4)} for item, value in zip(items, values)]
+    if sds is None: return rows
+    return [row | dict(sd=round(float(sd), 4)) for row, sd in zip(rows, sds)]
 
 def _asked(rec, rated:list, args) -> tuple: # what was asked, for JSON; a function that recommends
     if args.user is not None:
@@ -577,21 +608,24 @@ def _asked(rec, rated:list, args) -> tuple: # what was asked, for JSON; a functi
 def _recommend_all(rec, args):
     "A CSV file with a list for every user"
     _check_file(Path(args.out))
-    lists = rec.recommend(None, args.n, exclude_seen=not args.include_seen)
+    lists = rec.recommend(None, args.n, exclude_seen=not args.include_seen, by=args.by, seed=args.seed)
     write_whole(Path(args.out), lists.to_csv(index=False))
     if args.json: return _json(dict(file=args.out, users=len(rec.users) - 1, rows=len(lists)))
     _say(f"{len(lists):,} rows for {len(rec.users) - 1:,} users written to {args.out}")
 
 def _say_recommended(rows, value_name:str, args):
-    if args.user is None and not args.rated and not args.rated_from:
+    if args.user is None and not args.rated and not args.rated_from and args.by == 'mean':
         rated = 'what most people rated, with their mean rating'
         what = 'what is popular' if value_name == 'score' else rated
         _say(f"{what} (say --user or --rated for your own):")
     if not rows:
         hint = '' if args.include_seen else ' (--include-seen lists it all the same)'
         _say(f'nothing is left to recommend: everything is rated{hint}')
-    if rows: _say(f"{value_name:>9}  item")
-    for r in rows: _say(f"{r[value_name]:9.2f}  {_printable(r['item'])}")
+    if rows: _say(f"{value_name:>9}{'    sd' if 'sd' in rows[0] else ''}  item")
+    for r in rows: _say(f"{_numbers(r, value_name)}  {_printable(r['item'])}")
+
+def _numbers(row:dict, value_name:str) -> str:
+    return f"{row[value_name]:9.2f}" + (f" ±{row['sd']:4.2f}" if 'sd' in row else '')
 
 def similar_command(args):
     "Print the items nearest to one."
@@ -609,9 +643,12 @@ def similar_command(args):
 def predict_command(args):
     "Print what a user would rate."
     from collab_course.saving import Recommender
+    from collab_course.uncertainty import has_uncertainty
     rec = Recommender.load(args.folder)
     user, items = _known(args.user, rec.users), [_known(item, rec.items) for item in args.item]
-    rows = _rows(rec, items, rec.predict([(user, item) for item in items]))
+    pairs = [(user, item) for item in items]
+    sds = rec.uncertainty(pairs) if has_uncertainty(rec.model) else None
+    rows = _rows(rec, items, rec.predict(pairs), sds)
     if args.json: _json(dict(user=user, items=rows))
     else: _say_recommended(rows, rec.value_name, args)
 
@@ -686,6 +723,28 @@ def info_command(args):
                 columns=[*rec.classes, rec.rating_name], bytes=n_bytes)
     if args.json: return _json(info)
     for name, value in info.items(): _say(f"{name.replace('_', ' '):11} {value}")
+
+# %% ../nbs/package/18_cli.ipynb #46f72e51
+def page_command(args):
+    "Write a page on which somebody new rates a few items and sees a list."
+    from collab_course.playground import data_notice, known_data
+    from collab_course.saving import Recommender
+    out = Path(args.out)
+    _check_file(out)
+    rec = Recommender.load(args.folder)
+    data = args.data or known_data(rec)
+    rec.to_html(out, args.title, data, args.items)
+    n_bytes = out.stat().st_size
+    if args.json: return _json(dict(file=str(out), bytes=n_bytes, data=data, notice=data_notice(data)))
+    _say(f"{rec!r}; written to {out}, {n_bytes/1000:,.0f} kB. Open it in a browser: it makes no connection")
+    _say(_licence(data))
+
+def _licence(data) -> str:
+    "Where the page may go"
+    from collab_course.playground import data_notice
+    own = ("it holds titles and numbers learned from the ratings: before you pass it on, see what their "
+           "licence says (--data puts MovieLens' notice on it)")
+    return data_notice(data)[0] if data else own
 
 # %% ../nbs/package/18_cli.ipynb #fc225c1e
 def _check_benchmark(args):

@@ -153,6 +153,13 @@ answers['09_who_rated_what'] = {
     4: Exercise(['Cem', .71], 'Bob has most films in common with Ann, but a long list', tol=.006),
 }
 
+# %% ../nbs/package/18_exercises.ipynb #c012f592
+answers['10_bayes'] = {
+    1: Exercise(.5, 'divide the sum of the ratings by 1/0.5 + 3', tol=.001),
+    2: Exercise(.333, 'the third number, with torch.eye(3) instead of .1*torch.eye(3)', tol=.001),
+    3: Exercise(4, 'count the different values of time//600'),
+}
+
 # %% ../nbs/package/18_exercises.ipynb #e5110011
 answers['11_stars'] = {
     1: Exercise(.905, 'the best probabilities are 1 for the star that was given, else 0', tol=.001),
@@ -189,6 +196,14 @@ answers['15_benchmarks'] = {
     1: Exercise([.0015, .00108], 'n - 1 in the deviation; times the square root of 1/5 + 1/4', tol=2e-5),
     2: Exercise(.8941, 'Ridge(alpha=5.) on two blocks of columns; split 0, validation rows', tol=.001),
     3: Exercise(-.225, 'subtract the MSE of the biases from that of model 4, in this order', tol=.03),
+}
+
+# %% ../nbs/package/18_exercises.ipynb #16cc0001
+answers['16_scale'] = {
+    1: Exercise([170, 171, 171], 'r·512//3 for r = 0, 1, 2, 3; then the differences', ordered=True),
+    2: Exercise(7.4, '250·(1 - (1 - 1/250)**160), divided by 16', tol=.05),
+    3: Exercise(.9151, '1 - 0.1·0.3/√0.125', tol=.0005),
+    4: Exercise(25, 'the square of a whole number near √30'),
 }
 
 # %% ../nbs/package/18_exercises.ipynb #bc54e387

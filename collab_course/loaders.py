@@ -66,8 +66,9 @@ class RatingsDataset:
 
     `classes` maps the user's and the item's column to their vocabularies (`#na#` first)."""
     n_inp, c, cont_names = 1, 1, L()
-    def __init__(self, x, y, classes, y_name, whole=False):
+    def __init__(self, x, y, classes, y_name, whole=False, time=None):
         self.x, self.y, self.classes, self.y_name, self.whole = x, y, classes, y_name, whole
+        self.time = time                                        # (n,) int64, seconds since 1970, or None
         self.cat_names, self.y_names, self.loss_func = L(list(classes)), L([y_name]), mse_flat
         self._moved, self._y_range = None, None
 
@@ -98,12 +99,13 @@ class RatingsDataset:
     def new_empty(self):
         "The same names and range without a row"
         # copies: a slice of no rows would carry the memory of all of them into a pickle
-        empty = self._new(self.x[:0].clone(), None if self.y is None else self.y[:0].clone())
+        none_left = [None if t is None else t[:0].clone() for t in (self.x, self.y, self.time)]
+        empty = self._new(*none_left)
         if self.y is not None and len(self): empty._y_range = self.y_range
         return empty
 
-    def _new(self, x, y):
-        res = type(self)(x, y, self.classes, self.y_name, self.whole)
+    def _new(self, x, y, time=None):
+        res = type(self)(x, y, self.classes, self.y_name, self.whole, time)
         res._y_range = self._y_range
         return res
 
@@ -378,12 +380,24 @@ def _check_loader_arguments(dl_type, dl_kwargs, kwargs):
     never = _never & {k.removeprefix('val_') for k in kwargs}
     need(not never, f"a batch is an index, without {', '.join(sorted(never))}: use after_batch")
 
+def _seconds(ratings) -> Tensor: # (n,) int64, or None
+    "The column `timestamp` in seconds since 1970, where there is one and no time is missing"
+    if 'timestamp' not in ratings: return None
+    times = ratings['timestamp']
+    if pd.api.types.is_datetime64_any_dtype(times): times = times.astype('datetime64[s]').astype('int64')
+    if not pd.api.types.is_numeric_dtype(times) or times.isna().any(): return None
+    return torch.from_numpy(times.to_numpy(np.int64, copy=True))
+
 def _datasets(ratings, names, train, valid, vocab) -> list: # Of the training and of the validation rows
     "Ids and ratings as tensors, and the rows of each part"
     *ids, rating = names
     x, classes = _encode_ids(ratings, ids, train if vocab == 'train' else None)
     y, whole = _targets(ratings[rating]), pd.api.types.is_integer_dtype(ratings[rating])
-    return [RatingsDataset(x[rows], y[rows], classes, rating, whole) for rows in (train, valid)]
+    time = _seconds(ratings)
+    def part(rows):
+        own_time = None if time is None else time[rows]
+        return RatingsDataset(x[rows], y[rows], classes, rating, whole, own_time)
+    return [part(rows) for rows in (train, valid)]
 
 def _loader_arguments(train, valid, kwargs, dl_kwargs) -> list: # two dicts
     "The arguments of the training and of the validation loader"

@@ -23,8 +23,10 @@ from .interface import *
 from .history import *
 from .training import *
 from .interpretation import *
+from .label_sets import *
 from .ranking import *
 from .titles import *
+from .uncertainty import *
 
 # %% ../nbs/package/13_recommendation.ipynb #17e29bca
 class Recommender:
@@ -64,6 +66,8 @@ class Recommender:
         known = self._dot is not None and self.rated is not None
         return _prior(self.model, self._dot, self.rated) if known else None
     @cached_property
+    def _item_variance(self) -> Tensor: return _item_variance(self)
+    @cached_property
     def _user_index(self) -> dict: return _places(self.users)
     @cached_property
     def _item_index(self) -> dict: return _places(self.items)
@@ -98,11 +102,13 @@ class Recommender:
         return CollabInterpretation(self.model, {'user': self.users, 'item': self.items}, names, seen)
 
     def save(self,
-        folder # Is made; one that is there already is replaced if it holds a saved recommender or nothing
+        folder, # Is made; one that is there already is replaced if it holds a saved recommender or nothing
+        data:str=None,   # For the card: what the ratings are and where they come from
+        errors:dict=None # For the card: {what was measured, and on which ratings: a number}
     ) -> Path:
         "Write the recommender as safetensors and JSON, as `collab_course.saving.save_recommender` says."
         from collab_course.saving import save_recommender
-        return save_recommender(self, folder)
+        return save_recommender(self, folder, data, errors)
 
     @classmethod
     def load(cls,
@@ -114,14 +120,20 @@ class Recommender:
         from collab_course.saving import load_recommender
         return load_recommender(folder, device, max_bytes, cls)
 
+    def uncertainty(self,
+        pairs # As for `predict`
+    ) -> np.ndarray: # (n,) standard deviations
+        "How far ratings may be from what `predict` says of the pairs. `NotInModel` where that is unknown."
+        return uncertainty(self.model, *self._pair_indices(pairs)).cpu().numpy()
+
     def __repr__(self):
         n_ratings = 'ratings unknown' if self.rated is None else f"{len(self.rated):,} ratings"
         return (f"Recommender: {type(self.model).__name__} for {len(self.users) - 1:,} users and "
                 f"{len(self.items) - 1:,} items, {n_ratings}")
 
 # %% ../nbs/package/13_recommendation.ipynb #908dfed2
-_result_columns = {'predicted', 'score', 'cosine', 'euclidean', 'mse', 'mean', 'n_ratings', 'rank',
-                   'neighbour', 'bias'}
+_result_columns = {'predicted', 'score', 'sd', 'narrows', 'cosine', 'euclidean', 'mse', 'mean', 'n_ratings',
+                   'rank', 'neighbour', 'bias'}
 _wild = 'NaN, infinity or numbers beyond 1e12'
 
 def is_sound(
@@ -178,8 +190,9 @@ class _Dot:
     item_biases:Tensor # (n_items,)
     with_bias:bool     # Whether users have biases that are learned
     y_range:tuple      # (low, high) of the sigmoid; None for none
+    limits:tuple=None  # (low, high) to which predictions are cut; None for none
 
-    def rating(self, z): return in_range(z, self.y_range)
+    def rating(self, z): return in_range(z, self.y_range) if self.limits is None else z.clamp(*self.limits)
 
     def pairs(self, u, i): # (n,) indices of users, (n,) of items → (n,) ratings
         biases = self.user_biases[u] + self.item_biases[i]
@@ -189,6 +202,11 @@ def _part(question, model, which:str) -> Tensor:
     "Factors or biases of users or items; None where the model has none"
     try: return question(model, which)
     except NotInModel: return None
+
+def _limits(model) -> tuple: # (low, high), or None
+    "Where a model without a sigmoid cuts its predictions off: its attribute `rating_range`, if it has one"
+    limits = getattr(model, 'rating_range', None)
+    return None if limits is None or y_range_of(model) is not None else tuple(limits)
 
 def _dot_form(model, device) -> _Dot:
     """The formula of a model's score, or None if it has none.
@@ -201,7 +219,7 @@ def _dot_form(model, device) -> _Dot:
     users, items = ifnone(users, zeros(n_users, 0)), ifnone(items, zeros(n_items, 0))
     if users.shape[1] != items.shape[1]: return None
     dot = _Dot(users, items, ifnone(user_biases, zeros(n_users)), ifnone(item_biases, zeros(n_items)),
-               user_biases is not None, y_range_of(model))
+               user_biases is not None, y_range_of(model), _limits(model))
     u, i = (torch.linspace(0, n - 1, 256, device=device).long() for n in (n_users, n_items))
     i = i[torch.arange(256, device=device)*7 % 256]
     same = torch.allclose(dot.pairs(u, i), score(model, u, i), rtol=1e-3, atol=1e-3)
@@ -239,6 +257,44 @@ def _prior(model, dot:_Dot, rated:History) -> dict: # mean (d,), precision (d, d
     noise = max(error.square().mean().item(), 1e-6)
     return dict(mean=own.mean(dim=0), precision=torch.linalg.inv(_shrunk_covariance(own)), noise=noise)
 
+# %% ../nbs/package/13_recommendation.ipynb #09d75c21
+@patch
+def _check_order(self:Recommender, by:str, n_sd, seed):
+    "Raise where there is no such order, or where the model has none but the mean"
+    one_of(by, orders, 'by')
+    if by != 'mean': need_uncertainty(self.model, f'a list by {by!r}')
+    is_number = isinstance(n_sd, numbers.Real) and not isinstance(n_sd, bool) and 0 <= n_sd < torch.inf
+    need(is_number, f"n_sd must be a number of at least 0, not {n_sd!r}")
+    whole_number(seed, 'seed', 0)
+
+@patch
+def _order(self:Recommender, users, cand, by:str, n_sd:float, seed:int) -> Tensor: # (b,), (c,) → (b, c)
+    "What orders the candidates of each user"
+    if by == 'mean' or not len(users): return self._scores(users, cand)
+    mean, sd = (f(self.model, users[:, None], cand) for f in (score, uncertainty))
+    if by == 'sure': return mean - n_sd*sd
+    return drawn_ratings(mean, sd, self.model.rating_noise, self._vectors(cand), self._covariances(users),
+                         users, cand, seed)
+
+@patch
+def _vectors(self:Recommender, items) -> Tensor: # (c,) → (c, d) float64, on the CPU
+    "The factors of items, and a one for the bias of a person"
+    return F.pad(factors(self.model, 'item')[items].cpu().double(), (0, 1), value=1.)
+
+@patch
+def _covariances(self:Recommender, users) -> Tensor: # (b,) → (b, d, d)
+    "What the model does not know of users after the ratings that it was trained on"
+    if self.rated is None: raise DataError(f"what is known of users is unknown, for {_unknown}")
+    trained = self.rated.trained_part()
+    each = [trained.of(user.reshape(1))[1] for user in users]
+    return torch.stack([self._fold(trained.items[rows].long(), trained.ratings[rows])[1] for rows in each])
+
+@patch
+def _fold(self:Recommender, items, ratings) -> tuple: # (d,), (d, d), float64 on the CPU
+    "Mean and covariance of a person's numbers, by the model's own `fold_in`"
+    mean, covariance = self.model.fold_in(items.to(self.device), ratings.to(self.device))
+    return mean.detach().cpu().double(), covariance.detach().cpu().double()
+
 # %% ../nbs/package/13_recommendation.ipynb #e441d886
 @patch
 def recommend_blocks(self:Recommender,
@@ -246,21 +302,25 @@ def recommend_blocks(self:Recommender,
     n:int=10,          # How many items for each
     exclude_seen:bool=True, # Leave out what the user rated
     items=None,        # (c,) indices of the items to choose from; all but `#na#` if None
-    block:int=2**24    # Numbers in the largest tensor: aimed at; at least one user is done at a time
+    block:int=2**24,   # Numbers in the largest tensor: aimed at; at least one user is done at a time
+    by:str='mean',     # As for `recommend`
+    n_sd:float=1.,     # As for `recommend`
+    seed:int=0         # As for `recommend`
 ): # Yields (users (b,), items (b, k), ratings (b, k)), best first; item 0, rating −∞ where nothing is left
     """The best items of many users, a block of users at a time: what `recommend` puts names to.
 
     Memory does not depend on how many they are. Raises `DataError` where `exclude_seen` cannot be done."""
     whole_number(n)
+    self._check_order(by, n_sd, seed)
     if exclude_seen and self.rated is None: raise DataError(f"{_unknown}, or say exclude_seen=False")
     users = _checked('users', users, len(self.users))
     cand = _checked('items', items, len(self.items)).unique()                     # (c,), ascending
     if len(cand) == 0: return
-    if self._dot is None: block //= 8                                             # a net's activations
+    if self._dot is None or by != 'mean': block //= 8                             # a net's activations
     for some in users.split(max(1, block//len(cand))):
-        scores = self._scores(some, cand)                                         # (b, c)
+        scores = self._order(some, cand, by, n_sd, seed)                          # (b, c)
         if exclude_seen: _hide(scores, *self._seen(some, cand))
-        yield some, *self._best(scores, some, cand, n)
+        yield some, *self._best(scores, some, cand, n, by)
 
 _unknown = 'it is unknown who rated what (an exported learner has no rows): give `ratings` to from_learner'
 
@@ -297,11 +357,12 @@ def _largest(scores, k:int, in_order:bool) -> tuple: # (b, k) values, (b, k) col
     return F.pad(scores, (1, 0), value=-torch.inf).gather(1, place), (place - 1).clamp(min=0)
 
 @patch
-def _best(self:Recommender, scores, users, cand, n:int) -> tuple: # (b, k) items, (b, k) ratings
+def _best(self:Recommender, scores, users, cand, n:int, by:str) -> tuple: # (b, k) items, (b, k) ratings
     value, column = _largest(scores, min(n, len(cand)), self.ranks)
     if not (value < torch.inf).all(): raise DataError('the model gives ratings that are NaN or infinite')
     left = value > -torch.inf
-    if self._dot is not None and not self.ranks:
+    if by != 'mean': value = score(self.model, users[:, None], cand[column.cpu()])
+    elif self._dot is not None and not self.ranks:
         value = self._dot.rating(value + self._dot.user_biases[users.to(self.device)][:, None])
     return cand[column.cpu()]*left.cpu(), value.masked_fill(~left, -torch.inf).cpu()
 
@@ -319,21 +380,32 @@ def recommend(self:Recommender,
     user,              # A user's id; several in a list, an array or a Series; None for all
     n:int=10,          # How many items
     exclude_seen:bool=True, # Leave out what the user rated
-    items=None         # Titles to choose from; all if None
+    items=None,        # Titles to choose from; all if None
+    by:str='mean',     # The order: 'mean', or of a model that says how sure it is 'sure' or 'curious'
+    n_sd:float=1.,     # For 'sure': how many standard deviations are taken off the mean
+    seed:int=0         # For 'curious': another seed, another draw
 ) -> pd.DataFrame: # The item's column and `predicted` (or `score`), best first; users in front, if several
     """The items that a known user would rate best; of a model that ranks, those that it ranks first.
 
+    A model that says how sure it is gives its lists a last column `sd`: the standard deviation of the rating.
+    By 'sure', those come first of which a rating of so much at least is likely. By 'curious', those that may
+    be best: by a draw of what is not known (Thompson sampling). `predicted` is the mean in every order.
+
     Fewer than `n` where there are no more. Raises `UnknownName` for users and titles that the model does not
-    know, and warns once of a model that predicts ratings (`PoorListWarning`)."""
+    know, `NotInModel` for an order that the model does not have, and warns once of a model that predicts
+    ratings (`PoorListWarning`)."""
     many = user is None or isinstance(user, (list, set, np.ndarray, Tensor, pd.Series, pd.Index, range))
     users = None if user is None else self._indices(user if many else [user], self.user_name)
     candidates = None if items is None else self._indices(items, self.item_name)
-    blocks = list(self.recommend_blocks(users, n, exclude_seen, candidates))
+    order = dict(by=by, n_sd=n_sd, seed=seed)
+    blocks = list(self.recommend_blocks(users, n, exclude_seen, candidates, **order))
     if not blocks: blocks = [(torch.zeros(0, dtype=torch.long), *torch.zeros(2, 0, 0).long())]
     who, best, ratings = (torch.cat(parts) for parts in zip(*blocks))
     left = best > 0                                                               # (m, k)
-    table = self._list_table(best[left], ratings[left])
-    if many: table.insert(0, self.user_name, _names(self.users, who.repeat_interleave(left.sum(1))))
+    who = who.repeat_interleave(left.sum(1))
+    sd = uncertainty(self.model, who, best[left]) if has_uncertainty(self.model) else None
+    table = self._list_table(best[left], ratings[left], sd)
+    if many: table.insert(0, self.user_name, _names(self.users, who))
     if not self.ranks and len(table): _warn_of_ratings()
     return table
 
@@ -348,8 +420,9 @@ def _warn_of_ratings():
 def _names(vocab:list, idx) -> list: return [vocab[k] for k in idx.tolist()]
 
 @patch
-def _list_table(self:Recommender, items, values) -> pd.DataFrame: # (n,) indices, (n,) → n rows
-    return pd.DataFrame({self.item_name: _names(self.items, items), self.value_name: values.cpu().numpy()})
+def _list_table(self:Recommender, items, values, sd=None) -> pd.DataFrame: # (n,) indices, (n,) → n rows
+    table = pd.DataFrame({self.item_name: _names(self.items, items), self.value_name: values.cpu().numpy()})
+    return table if sd is None else table.assign(sd=sd.cpu().numpy().astype(np.float32))
 
 @patch
 def predict(self:Recommender,
@@ -359,10 +432,13 @@ def predict(self:Recommender,
 
     Raises `UnknownName` for a user or a title that the model does not know, `DataError` for what is no pair.
     """
+    return score(self.model, *self._pair_indices(pairs)).cpu().numpy()
+
+@patch
+def _pair_indices(self:Recommender, pairs) -> Tensor: # (2, n)
     pairs = _pairs(pairs, self.classes)
     rows = [[self._index(name, column) for name, column in zip(pair, self.classes)] for pair in pairs]
-    idx = torch.tensor(rows, dtype=torch.long, device=self.device).reshape(-1, 2)
-    return score(self.model, idx[:, 0], idx[:, 1]).cpu().numpy()
+    return torch.tensor(rows, dtype=torch.long, device=self.device).reshape(-1, 2).T
 
 def _pairs(pairs, columns) -> list:
     "As a list of pairs"
@@ -452,6 +528,7 @@ def fold_in(self:Recommender,
 
 @patch
 def _solved(self:Recommender, rated, ratings, labels) -> tuple: # (n_factors,), bias
+    if folds_in(self.model): return self._folded(rated, ratings, labels)
     if self._dot is None or self.ranks:
         raise NotInModel(f"a {type(self.model).__name__} cannot take in somebody new: its score is "
                          'not made of biases and a dot product, so there is nothing to solve for')
@@ -527,6 +604,9 @@ def predict_new(self:Recommender,
 @patch
 def _new_scores(self:Recommender, rated, ratings, labels, idx) -> Tensor: # as many as `idx`, on the CPU
     if self.ranks: return self._ranked_new(rated)[idx]
+    if folds_in(self.model):
+        linear = self._new_linear(rated, ratings, labels, idx)
+        return _cut(linear, _limits(self.model)).float()
     (factors, bias), dot, i = self._solved(rated, ratings, labels), self._dot, idx.to(self.device)
     vector = factors.to(dot.items.dtype).to(self.device)
     return dot.rating(dot.items[i]@vector + bias + dot.item_biases[i]).cpu()
@@ -544,26 +624,34 @@ def recommend_new(self:Recommender,
     n:int=10,          # How many items
     exclude_seen:bool=True, # Leave out what was rated
     items=None,        # Titles to choose from; all if None
-    labels:dict=None   # {name of a label set: the user's labels}, for models that have such
+    labels:dict=None,  # {name of a label set: the user's labels}, for models that have such
+    by:str='mean',     # As for `recommend`
+    n_sd:float=1.,     # As for `recommend`
+    seed:int=0         # As for `recommend`
 ) -> pd.DataFrame: # The item's column and `predicted` (or `score`), best first
     """The items that somebody whom the model never saw would rate best.
 
     A model that ranks needs no stars: a list of titles is enough. If nothing was rated and there are no
-    labels, the list is what most people rated, with the mean of their ratings. Titles in a table may be
+    labels, the list by the mean is what most people rated, with the mean of their ratings. Orders, and the
+    column `sd` of a model that says how sure it is, are those of `recommend`. Titles in a table may be
     spelled otherwise than here, and its stars may be of another scale; a warning says what was not found.
 
     Raises what `fold_in` raises, and warns as `recommend` does."""
     whole_number(n)
+    self._check_order(by, n_sd, seed)
     rated, stars = self._new_ratings(ratings)
     cand = None if items is None else self._indices(items, self.item_name)
     cand = _checked('items', cand, len(self.items)).unique()
-    if not self.ranks and len(rated) == 0 and not labels: return self._popular_list(cand, n)
-    scores = self._new_scores(rated, stars, labels, cand)
+    nothing = len(rated) == 0 and not labels
+    if nothing and by == 'mean' and not self.ranks: return self._popular_list(cand, n)
+    values = self._new_scores(rated, stars, labels, cand)
+    sd = self._new_sd(rated, stars, labels, cand) if has_uncertainty(self.model) else None
+    scores = self._new_order(rated, stars, labels, cand, values, sd, by, n_sd, seed)
     if exclude_seen: scores[torch.isin(cand, rated)] = -torch.inf
     best = scores.argsort(descending=True, stable=True)[:n]
     best = best[scores[best] > -torch.inf]
     if not self.ranks: _warn_of_ratings()
-    return self._list_table(cand[best], scores[best])
+    return self._list_table(cand[best], values[best], None if sd is None else sd[best])
 
 @patch
 def _popular_list(self:Recommender, cand, n:int) -> pd.DataFrame:
@@ -571,6 +659,88 @@ def _popular_list(self:Recommender, cand, n:int) -> pd.DataFrame:
     best = cand[count[cand].argsort(descending=True, stable=True)[:n]]
     best = best[count[best] > 0]
     return self._list_table(best, mean[best])
+
+# %% ../nbs/package/13_recommendation.ipynb #ed5a48e2
+@patch
+def _folded(self:Recommender, rated, ratings, labels) -> tuple: # (n_factors,), bias
+    need(not labels, f"{type(self.model).__name__} has no labels of users", NotInModel)
+    mean, _ = self._fold(rated, ratings)
+    return mean[:-1], mean[-1].item()
+
+@patch
+def _new_linear(self:Recommender, rated, ratings, labels, items) -> Tensor: # (c,) float64
+    "Predictions for somebody new, before they are cut to the range of ratings"
+    own, bias = self._folded(rated, ratings, labels)
+    return self._vectors(items)[:, :-1] @ own + bias + biases(self.model, 'item')[items].cpu().double()
+
+def _cut(t:Tensor, limits:tuple) -> Tensor: return t if limits is None else t.clamp(*limits)
+
+@patch
+def _new_sd(self:Recommender, rated, stars, labels, items) -> Tensor: # (c,) float64
+    "How far somebody new may be from what is predicted for them"
+    mean, covariance = self._fold(rated, stars)
+    vectors = self._vectors(items)
+    of_person = torch.einsum('cd,de,ce->c', vectors, covariance, vectors)
+    return (of_person + self._item_variance[items] + self.model.rating_noise**2).sqrt()
+
+def _item_variance(rec:Recommender, most:int=2**17) -> Tensor: # (n_items,) float64
+    "What the model does not know of each item, as variance of a rating: the mean over some users"
+    n_users, n_items = len(rec.users), len(rec.items)
+    if rec.rated is None or n_users < 2: return torch.zeros(n_items).double()
+    users = torch.linspace(1, n_users - 1, min(n_users - 1, max(8, most//n_items))).long()
+    items = torch.arange(n_items)
+    vectors, covariances = rec._vectors(items), rec._covariances(users)
+    of_users = torch.einsum('cd,ude,ce->uc', vectors, covariances, vectors)
+    variance = uncertainty(rec.model, users[:, None], items).cpu().double()**2
+    return (variance - of_users - rec.model.rating_noise**2).clamp(min=0).mean(0)
+
+@patch
+def _new_order(self:Recommender, rated, stars, labels, items, mean, sd, by:str, n_sd, seed) -> Tensor: # (c,)
+    "What orders the items of somebody new"
+    if by == 'mean' and not folds_in(self.model): return mean.clone()
+    if by == 'mean': return self._new_linear(rated, stars, labels, items)
+    if by == 'sure': return mean - n_sd*sd
+    _, covariance = self._fold(rated, stars)
+    return drawn_ratings(mean[None], sd[None], self.model.rating_noise, self._vectors(items),
+                         covariance[None], [0], items, seed)[0]
+
+# %% ../nbs/package/13_recommendation.ipynb #122f898b
+@patch
+def _narrows(self:Recommender, rated, stars) -> Tensor: # (n_items − 1,), without `#na#`
+    "Which share of the variance of somebody new's predictions a rating of each item takes away"
+    everything = torch.arange(1, len(self.items))
+    _, covariance = self._fold(rated, stars)
+    return narrowing(self._vectors(everything), covariance, self._new_sd(rated, stars, None, everything))
+
+@patch
+def _times_rated(self:Recommender, items) -> Tensor: # (c,)
+    return torch.zeros(len(items)).long() if self.rated is None else self.rated.counts()[items]
+
+@patch
+def next_question(self:Recommender,
+    ratings=(),        # What somebody new has rated so far, as for `recommend_new`
+    n:int=1,           # How many questions
+    items=None,        # Titles to choose from; all if None
+    asked=(),          # Titles that were asked before, and are not asked again
+    if_seen:bool=False # Suppose that every item has been seen; else the share of users who rated it counts
+) -> pd.DataFrame: # The item's column, `narrows`, `n_ratings`; best question first
+    """The items whose rating would tell most of somebody new.
+
+    `narrows` is the share of the variance of their predictions, over all items, that a rating takes away.
+    Raises `NotInModel` for a model that does not say how sure it is, and as `recommend_new` for ratings."""
+    whole_number(n)
+    need_uncertainty(self.model, 'a question')
+    rated, stars = self._new_ratings(ratings)
+    cand = None if items is None else self._indices(items, self.item_name)
+    cand = _checked('items', cand, len(self.items)).unique()
+    narrows, n_ratings = self._narrows(rated, stars)[cand - 1], self._times_rated(cand)
+    known = torch.cat([rated, self._indices(list(asked), self.item_name)])
+    chance = 1 if if_seen or self.rated is None else n_ratings/(len(self.users) - 1)
+    scores = (narrows*chance).masked_fill(torch.isin(cand, known), -torch.inf)
+    best = scores.argsort(descending=True, stable=True)[:n]
+    best = best[scores[best] > -torch.inf]
+    return pd.DataFrame({self.item_name: _names(self.items, cand[best]), 'narrows': narrows[best].numpy(),
+                         'n_ratings': n_ratings[best].numpy()})
 
 # %% ../nbs/package/13_recommendation.ipynb #d200f89e
 def _norms_as_they_are(model):
@@ -614,39 +784,45 @@ def update(self:Recommender,
     lr:float=None,     # Highest rate in these epochs; half the recipe's if None
     sample:float=1.,   # Share of the old rows that is gone through again; a ranker always needs all
     seed:int=0,        # Of the order of training
-    wider:bool=False   # Allow ratings beyond those known, for models that can reach them
+    wider:bool=False,  # Allow ratings beyond those known, for models that can reach them
+    labels:dict=None   # {name of a label set: {a new user or item: a label, or several in a list}}
 ) -> Recommender: # A new one; this one stays as it is
     """Take in ratings that came later by training on from where the model is.
 
-    New users and items get rows at the end of the vocabulary; a new rating of an old pair replaces the old
-    one.
+    New users and items get rows at the end of the vocabulary, without labels where none are said; a new
+    rating of an old pair replaces the old one.
 
     First only the new rows move, for five epochs (or 100 steps, if that is more) of what was rated by or of
     them, then everything. Without the old rows (`sample=0`) the model would forget: they are kept with the
     recommender for this. Rows that were held out for validation are not trained on.
 
     A model that ranks needs no ratings, users and items are enough. One without parameters (`Popularity`,
-    `EASE`) is made anew from all that is known, one with parameters (`MultDAE`) is trained on.
+    `EASE`) is made anew from all that is known, one with parameters (`MultDAE`) is trained on. A model of
+    ratings in closed form (`BayesianMF`) is fitted anew by its own `refit`; the times are not known any more.
 
     Raises `NotInModel` for models that cannot grow or whose output is not a rating, `DataError` for unusable
-    ratings, and for such as the model cannot predict or that are beyond all known ones."""
+    ratings, and for such as the model cannot predict or that are beyond all known ones. Labels of a set that
+    the model does not have are `NotInModel`, unknown ones and those of old users and items `DataError`."""
     self._check_update(sample)
     recipe, n_epoch = _recipe(recipe, self.ranks), ifnone(n_epoch, 20 if self.ranks else 2)
     lr = recipe.lr/2 if lr is None else lr
     x, y, classes = self._later_rows(ratings, wider)
+    label_rows = self._label_rows(labels or {}, classes)
     rated = self.rated.extended(x, y, *map(len, classes.values()))
     rows = _as_dataset(rated.trained_part(), classes, self.rating_name)
     with no_random(seed):
-        if not self.ranks: model = self._later_rater(rows, x, recipe, n_epoch, lr, sample, seed)
+        if hasattr(type(self.model), 'refit'): model = self.model.refit(rows)     # in closed form
+        elif not self.ranks: model = self._later_rater(rows, x, recipe, n_epoch, lr, sample, seed, label_rows)
         elif _is_trained(self.model): model = self._later_ranker(rows, recipe, n_epoch, lr, seed)
         else: model = _made_anew(self.model, rows, self.device)
     model.zero_grad()
     return Recommender(model, classes, rated, self.rating_name)
 
 @patch
-def _later_rater(self:Recommender, rows, new, recipe, n_epoch, lr, sample, seed):
+def _later_rater(self:Recommender, rows, new, recipe, n_epoch, lr, sample, seed, label_rows):
     "The model with new rows, trained on ratings"
     model = self._grown(rows)
+    for name, of_new in label_rows.items(): relabel(model, name, of_new)
     train = partial(_train, model, rows, recipe, seed, self.device)
     of_new = self._of_new(rows.x)
     steps = math.ceil(int(of_new.sum())/recipe.bs)                                # an epoch
@@ -688,7 +864,30 @@ def _check_update(self:Recommender, sample:float):
     if self.rated is None: raise DataError(_unknown)
     if getattr(self.model, 'to_rating', None) is not None:
         raise NotInModel(f"{type(self.model).__name__} is not trained on ratings directly: train it again")
+    can_learn = self.ranks or _is_trained(self.model) or hasattr(type(self.model), 'refit')
+    need(can_learn, f"{type(self.model).__name__} cannot be trained on: make it anew", NotInModel)
     if not 0 <= sample <= 1: raise ValueError(f"sample is a share, from 0 to 1, not {sample}")
+
+@patch
+def _label_rows(self:Recommender, labels:dict, classes:dict) -> dict: # {name of a set: {index: labels}}
+    "The labels of new users and items by their index"
+    which = {m.name: m.which for m in self.model.modules() if isinstance(m, LabelEmbedding)}
+    names = ', '.join(map(repr, which)) or 'none'
+    for name in labels:
+        need(name in which, f"{type(self.model).__name__} has no labels called {name!r}; there are {names}",
+             NotInModel)
+    columns = dict(user=self.user_name, item=self.item_name)
+    return {name: self._new_rows(of_new, columns[which[name]], classes) for name, of_new in labels.items()}
+
+@patch
+def _new_rows(self:Recommender, of_new, column:str, classes:dict) -> dict: # {index: labels}
+    "Labels by index instead of id, of those alone who are new"
+    index, n_old = _places(classes[column]), len(self.classes[column])
+    for name in of_new.keys():
+        is_new = index.get(name, 0) >= n_old
+        need(is_new, f"labels are for a new {column}, one that is rated here for the first time, "
+                     f"not for {name!r}")
+    return {index[name]: labels for name, labels in of_new.items()}
 
 @patch
 def _later_rows(self:Recommender, ratings, wider:bool) -> tuple: # (n, 2), (n,), {column: vocabulary}

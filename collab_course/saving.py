@@ -16,8 +16,10 @@ from .errors import *
 from .interface import *
 from .history import *
 from .recommendation import *
+from .sharing import *
 # so that their models are known when one is loaded
-from . import dot_product, keras_style, labels, neural_net, progression, ranking, svdpp  # noqa: F401
+from . import bayes, dot_product, keras_style, labels, neural_net, progression, ranking  # noqa: F401
+from . import svdpp  # noqa: F401
 
 # %% ../nbs/package/14_saving.ipynb #6b3ba2f5
 _format, _version = 'collab_course.Recommender', 2
@@ -38,14 +40,17 @@ def _sum_of(manifest:dict) -> str:
 # %% ../nbs/package/14_saving.ipynb #2331dee4
 def save_recommender(
     rec:Recommender,
-    folder # Is made; one that is there already is replaced if it holds a saved recommender or nothing
+    folder, # Is made; one that is there already is replaced if it holds a saved recommender or nothing
+    data:str=None,   # For the card: what the ratings are and where they come from
+    errors:dict=None # For the card: {what was measured, and on which ratings: a number}
 ) -> Path:
-    """Write the recommender as safetensors and JSON. The folder appears whole or not at all.
+    """Write the recommender as safetensors and JSON, with a card for readers, `README.md` (see `model_card`).
 
-    What a model's history and the ratings both say, which pairs were trained on, is written once.
+    The folder appears whole or not at all. What a model's history and the ratings both say, which pairs were
+    trained on, is written once.
 
     Raises `NotInModel` for a model whose kind is not known to be loaded, `DataError` for ids that JSON cannot
-    hold, `FileExistsError` for a folder with anything else in it."""
+    hold, `FileExistsError` for a folder with anything else in it, a card that somebody edited included."""
     kind, args = kind_of(rec.model)
     state = {name: t.detach().cpu().contiguous().clone() for name, t in rec.model.state_dict().items()}
     if _forms(rebuild(kind, args, 'meta').state_dict()) != _forms(state):
@@ -53,6 +58,7 @@ def save_recommender(
     told_twice = _told_twice(rec)
     content = _content(rec, {name: t for name, t in state.items() if name not in told_twice})
     content['manifest.json'] = _canonical(_described(rec, kind, args, content))
+    content['README.md'] = model_card(rec, data, errors).encode()
     for name, data in content.items():
         most = _limits.get(name, len(data))
         if len(data) > most: raise DataError(f"{name} would be {len(data):,} bytes; {most:,} can be read")
@@ -92,13 +98,24 @@ def _described(rec:Recommender, kind:str, args:dict, content:dict) -> dict:
     return manifest | dict(sha256=_sum_of(manifest))
 
 # %% ../nbs/package/14_saving.ipynb #02594749
-def _is_saved(folder:Path) -> bool:
-    "Whether the folder holds what `save` writes and nothing else, or nothing at all"
+_written = 'manifest.json', *_files, 'README.md'
+
+def _foreign(folder:Path) -> str:
+    "The name of something in the folder that `save` did not write; '' if there is nothing of that kind"
+    if folder.is_symlink() or not folder.is_dir(): return folder.name
     try:
         names = {p.name for p in folder.iterdir()}
-        if folder.is_symlink() or not names <= {'manifest.json', *_files}: return False
-        return not names or json.loads((folder/'manifest.json').read_bytes())['format'] == _format
-    except (OSError, ValueError, KeyError, TypeError, RecursionError): return False
+        others = sorted(names - set(_written))
+        if others: return others[0]
+        if 'README.md' in names and not _is_own(folder/'README.md'): return 'an edited README.md'
+        is_ours = not names or json.loads((folder/'manifest.json').read_bytes())['format'] == _format
+        return '' if is_ours else 'manifest.json'
+    except (OSError, ValueError, KeyError, TypeError, RecursionError): return 'manifest.json'
+
+def _is_own(card:Path) -> bool:
+    "Whether a card is a plain file that `save` wrote and nobody edited"
+    is_small = card.is_file() and not card.is_symlink() and card.stat().st_size < 2**20
+    return is_small and is_own_card(card.read_bytes())
 
 def check_folder(
     folder # Where something is to be saved
@@ -109,8 +126,9 @@ def check_folder(
     there = next((p for p in folder.absolute().parents if p.exists()), folder)    # the root has no parents
     if not there.is_dir(): raise NotADirectoryError(f"{there} is a file: {folder} cannot be made there")
     if not os.access(there, os.W_OK): raise PermissionError(f"nothing can be written to {there}")
-    if folder.is_symlink() or folder.exists() and not (folder.is_dir() and _is_saved(folder)):
-        raise FileExistsError(f"{folder} holds something else than a saved recommender: name another")
+    foreign = _foreign(folder) if folder.is_symlink() or folder.exists() else ''
+    if foreign: raise FileExistsError(f"{folder} holds something else than a saved recommender, {foreign}: "
+                                      'name another')
 
 def _write_folder(folder:Path, content:dict):
     """Write the files into a folder beside `folder`, then give it the name.
@@ -151,7 +169,7 @@ def _clear(folder:Path, tmp:Path, new:Path, old:Path):
     "Remove what is left over, but never the only copy of what was there"
     only_copy = old.exists() and not folder.exists()
     for part in (new,) if only_copy else (new, old):
-        for name in ('manifest.json', *_files): (part/name).unlink(missing_ok=True)
+        for name in _written: (part/name).unlink(missing_ok=True)
         if part.exists(): part.rmdir()
     if not only_copy: tmp.rmdir()
 
@@ -349,7 +367,8 @@ def load_recommender(
 ) -> Recommender:
     """A recommender from a folder that may come from anywhere.
 
-    Nothing in it is executed, and nothing outside of it is touched.
+    Nothing in it is executed, and nothing outside of it is touched. Files that go with a card (`card_files`)
+    may stand beside and are not read.
 
     Sums, sizes, shapes and vocabularies are checked against each other before a model is made; whatever does
     not fit is a `BadFolder`. A sum proves that nothing was damaged, not who wrote it. The kind of the model
@@ -363,7 +382,7 @@ def load_recommender(
 def _loaded(folder:Path, names:list, device, max_bytes:int, cls) -> Recommender:
     _need('manifest.json' in names, 'there is no manifest.json: this is not a saved recommender')
     m = _manifest(_read(folder, 'manifest.json', _limits['manifest.json']))
-    wanted = sorted(['manifest.json', *m['files']])
+    wanted, names = sorted(['manifest.json', *m['files']]), [name for name in names if name not in card_files]
     _need(names == wanted, f"the folder should hold {', '.join(wanted)}, and holds {', '.join(names[:8])}")
     data = {name: _read_summed(folder, name, max_bytes, **f) for name, f in m['files'].items()}
     users, items = _vocab(data['vocab.json'], m['sizes'])

@@ -6,6 +6,7 @@ matplotlib.use('Agg')
 import pytest, torch
 from fastai.collab import EmbeddingDotBias, EmbeddingNN
 
+from collab_course.bayes import BayesianMF
 from collab_course.cross_entropy import (
     GaussianAround,
     OrdinalDotProduct,
@@ -69,6 +70,7 @@ ALL_MODELS = {
     'SVD++': (_with_pairs(SVDpp, 4, R), {}),
     'SVD++, labels': (_with_pairs(SVDpp, 4, R, labels=both), {}),
     'ensemble': (lambda d: Ensemble([DotProductBias(d.n_users, d.n_items, 4, R), _net(CollabNN)(d)]), {}),
+    'Bayes': (lambda d: BayesianMF.from_dls(d, 4).fit(d), {}),
     'softmax': (_sized(SoftmaxDotProduct, 4, [1, 5]), stars),
     'ordinal': (_sized(OrdinalDotProduct, 4, [1, 5]), stars),
     'bell curve': (_around(_sized(DotProductBias, 4, R)), knows_nothing),

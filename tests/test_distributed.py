@@ -183,7 +183,7 @@ def start(n, *command, timeout=200, **env):
         'MASTER_PORT': str(port),
         'WORLD_SIZE': str(n),
         'OMP_NUM_THREADS': '1',
-        'PYTHONPATH': str(root),
+        'PYTHONPATH': os.pathsep.join(filter(None, [str(root), os.environ.get('PYTHONPATH')])),
         **env,
     }
     said = [tempfile.TemporaryFile('w+') for _ in range(n)]

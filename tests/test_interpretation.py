@@ -18,6 +18,7 @@ from collab_course.keras_style import KerasStyleBias, KerasStyleDotProduct, Kera
 from collab_course.loaders import RatingsDataLoaders
 from collab_course.neural_net import nets
 from collab_course.progression import BiasOnly
+from collab_course.synthetic import synthetic_ratings
 
 
 @pytest.fixture
@@ -374,19 +375,24 @@ def test_short_titles():
     assert len(short_title('x'*99)) == 30
 
 
-@pytest.mark.cuda
-def test_on_the_gpu():
-    dls = checkerboard(device='cuda')
-    model = DotProductBias(21, 21, 4).cuda()
-    ci = CollabInterpretation.from_learner(Learner(dls, model))
-    want = CollabInterpretation.from_learner(Learner(checkerboard(device='cpu'), DotProductBias(21, 21, 4)))
-    want.model.load_state_dict(model.state_dict())
+@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.cuda)])
+def test_on_another_device(device):
+    "A model on the device is asked and answers as its copy on the CPU does"
+    made = synthetic_ratings(30, 20, 400).ratings
+    def interpretation(device):
+        dls = RatingsDataLoaders.from_df(made, seed=0, device=device)
+        model = DotProductBias(dls.n_users, dls.n_items, 4).to(device)
+        return CollabInterpretation.from_learner(Learner(dls, model))
+    want, ci = interpretation('cpu'), interpretation(device)
+    want.model.load_state_dict(ci.model.state_dict())
     assert ci.similar(3, 5).cosine.to_numpy() == pytest.approx(want.similar(3, 5).cosine.to_numpy(), abs=1e-5)
     assert ci.top_bias(5).bias.to_numpy() == pytest.approx(want.top_bias(5).bias.to_numpy())
     assert ci.plot_bias() is not None
+    plt.close()
     from collab_course.maps import FactorMap
     assert len(FactorMap.from_learner(ci)) == 20
-    assert nearest(factors(model)[1:], 3)[0].is_cuda and all(p.is_cuda for p in model.parameters())
+    assert nearest(factors(ci.model)[1:], 3)[0].device.type == device
+    assert all(p.device.type == device for p in ci.model.parameters())
 
 
 dollars = ['Joey Bada$$', 'Ba$$in', 'Ca$h & Ke$ha', 'A$AP Rocky', r'\$5 \frac{1$', '_hidden', '$x$ (2010)']

@@ -146,9 +146,9 @@ def test_pages_made_of_notebooks_say_what_a_picture_shows():
 # what a module may import stands before it; the lessons' modules stand where the package first needs them
 ORDER = """
 errors files tables columns data movielens synthetic loaders dot_product interface history testing training
-distributed keras_training progression ensembles interpretation label_sets neighbours pca maps neural_net
-keras_style labels svdpp cross_entropy evaluation rankers titles ranking recommendation saving spreadsheet
-pages robust_pca benchmarks cli exercises
+blocks distributed keras_training progression bayes_fit ensembles interpretation label_sets neighbours pca
+maps neural_net keras_style labels svdpp bayes cross_entropy evaluation rankers titles uncertainty ranking
+recommendation sharing saving spreadsheet pages playground robust_pca benchmarks cuda_figures cli exercises
 """.split()
 
 

@@ -12,6 +12,7 @@ from collab_course import recommendation, saving
 from collab_course.cli import main
 from collab_course.errors import DataError
 from collab_course.synthetic import synthetic_ratings
+from collab_course.bayes import BayesianMF
 from collab_course.dot_product import *
 from collab_course.labels import *
 from collab_course.svdpp import *
@@ -28,8 +29,11 @@ from collab_course.progression import BiasOnly
 from collab_course.training import recipes
 from collab_course.errors import *
 from collab_course.history import History
+from collab_course.ranking import *
 from collab_course.recommendation import *
 from collab_course.saving import *
+from collab_course.sharing import *
+from collab_course.uncertainty import *
 
 R = (.5, 5.5)
 FORMULA = {
@@ -569,6 +573,7 @@ def test_round_trip(learn, tmp_path):
     if rec._dot is not None:
         assert again.recommend_new({1: 5, 2: 1}, 20).equals(rec.recommend_new({1: 5, 2: 1}, 20))
     assert sorted(p.name for p in (tmp_path / 'r').iterdir()) == [
+        'README.md',
         'manifest.json',
         'model.safetensors',
         'ratings.safetensors',
@@ -602,6 +607,7 @@ def test_every_byte_flipped(tmp_path):
     tiny().save(tmp_path/'r')
     before = Recommender.load(tmp_path/'r').recommend(None, 3)
     files = {p: p.read_bytes() for p in (tmp_path/'r').iterdir()}
+    card = files.pop(tmp_path/'r'/'README.md')
     for p, data in files.items():
         for k in range(len(data)):
             for bit in (1, 128):
@@ -613,6 +619,10 @@ def test_every_byte_flipped(tmp_path):
         p.write_bytes(data + b'\n')
         with pytest.raises(BadFolder): Recommender.load(tmp_path/'r')
         p.write_bytes(data)
+    # the card is for readers: nothing depends on it
+    for k in range(0, len(card), 97):
+        (tmp_path/'r'/'README.md').write_bytes(card[:k] + bytes([card[k] ^ 1]) + card[k + 1:])
+        assert Recommender.load(tmp_path/'r').recommend(None, 3).equals(before)
     assert Recommender.load(tmp_path / 'r').recommend(None, 3).equals(before) and sorted(
         tmp_path.iterdir()
     ) == [tmp_path / 'r']
@@ -628,7 +638,7 @@ def test_forged_bytes_never_crash(kind, tmp_path):
     )
     loaded = refused = 0
     for p in sorted((tmp_path/'r').iterdir()):
-        if p.name == 'manifest.json': continue
+        if p.name in ('manifest.json', 'README.md'): continue
         data = p.read_bytes()
         for k in range(0, len(data), 3):
             p.write_bytes(data[:k] + bytes([data[k] ^ (1 << k//3 % 8)]) + data[k + 1:])
@@ -1107,6 +1117,67 @@ def test_unusable_updates():
     assert only.users[-1] == 'd' and only.items[-1] == 'w' and len(only.rated) == 6
 
 
+def later(*rows): return pd.DataFrame(rows, columns=['user', 'item', 'rating'])
+
+
+@pytest.mark.parametrize('name', ['labels', 'implicit, labels', 'labels net', 'labels in an ensemble'])
+def test_labels_of_those_who_came_later(name, tmp_path):
+    models = MODELS | {'labels in an ensemble': lambda d: Ensemble([FORMULA['labels'](d)])}
+    rec = Recommender.from_learner(trained(models[name], 1))
+    new = later((99, 1, 5), (98, 2, 1), (1, 77, 5), (2, 78, 1))
+    labels = dict(parity={77: 'odd', 78: ['even', 'odd', 'even']}, people={99: [7, 3]})
+    if name == 'labels in an ensemble': del labels['people']
+    more = rec.update(new, n_epoch=0, labels=labels)
+    tables = {m.name: m for m in more.model.modules() if isinstance(m, LabelEmbedding)}
+    index = {title: k for k, title in enumerate(more.items)}
+    assert tables['parity'].table[[index[77], index[78]]].tolist() == [[1, 0], [1, 2]]
+    if 'people' in labels:
+        of_99, of_98 = tables['people'].table[[more.users.index(99), more.users.index(98)]].tolist()
+        assert of_99 == [1, 2] and of_98 == [0, 0]                              # none was said
+    assert all(m.labels['width'] == m.table.shape[1] for m in tables.values())
+    # what is known of others stays, and the folder holds it all
+    old = {m.name: m for m in rec.model.modules() if isinstance(m, LabelEmbedding)}
+    width = old['parity'].table.shape[1]
+    assert torch.equal(tables['parity'].table[:21, :width], old['parity'].table)
+    again = Recommender.load(more.save(tmp_path/'r'))
+    assert np.array_equal(again.predict([(99, 77)]), more.predict([(99, 77)]))
+    # the labels are used: with others, the untrained rows say something else
+    other = rec.update(new, n_epoch=0, labels=labels | dict(parity={77: 'even'}))
+    assert not np.array_equal(other.predict([(5, 77)]), more.predict([(5, 77)]))
+
+
+def test_a_table_that_must_become_wider(tmp_path):
+    wide = LabelSet('one', 'item', ['#na#', 'p', 'q', 'r'], torch.tensor([[0], [1], [2], [3]]))
+    rec = tiny(DotProductLabels(4, 4, 2, R, [wide]))
+    new = pd.DataFrame(dict(user=['a'], title=['w'], rating=[4.]))
+    more = rec.update(new, n_epoch=1, labels={'one': pd.Series({'w': ['r', 'p']})})
+    assert more.model.label_factors[0].table.tolist() == [[0, 0], [1, 0], [2, 0], [3, 0], [1, 3]]
+    assert rec.model.label_factors[0].table.shape == (4, 1)                     # the old one stays as it is
+    again = Recommender.load(more.save(tmp_path/'r'))
+    assert torch.equal(again.model.label_factors[0].table, more.model.label_factors[0].table)
+    assert len(again.update(new.assign(title='v'), n_epoch=0).items) == 6
+
+
+def test_unusable_labels_of_those_who_came_later():
+    rec = Recommender.from_learner(trained(FORMULA['labels'], 1))
+    new = later((99, 1, 5), (1, 77, 5))
+    for labels, error, words in (
+        (dict(genre={77: 'odd'}), NotInModel, "no labels called 'genre'; there are 'parity', 'people'"),
+        (dict(parity={77: 'prime'}), DataError, "no parity is called 'prime'; there are 'odd', 'even'"),
+        (dict(parity={7: 'odd'}), DataError, 'rated here for the first time, not for 7'),
+        (dict(parity={99: 'odd'}), DataError, 'labels are for a new item'),
+        (dict(people={12345: 3}), DataError, 'labels are for a new user'),
+        (dict(people={99: object()}), DataError, 'a label is text or a number'),
+    ):
+        with pytest.raises(error, match=words): rec.update(new, labels=labels)
+    with pytest.raises(NotInModel, match="no labels called 'parity'; there are none"):
+        new = pd.DataFrame(dict(user=['a'], title=['w'], rating=[3]))
+        tiny().update(new, labels=dict(parity={'w': 'odd'}))
+    ranker = tiny(Popularity(4, 4, tiny().rated.pairs))
+    with pytest.raises(NotInModel, match='there are none'):
+        ranker.update(pd.DataFrame(dict(user=['a'], title=['w'])), labels=dict(parity={'w': 'odd'}))
+
+
 # On real ratings
 
 def test_fold_in_on_real_ratings(ml, dls):
@@ -1386,3 +1457,367 @@ def test_saving_needs_no_import_of_saving(tmp_path):
     folder = _three_films().save(tmp_path/'films')
     out = subprocess.run([sys.executable, '-c', code, str(folder)], capture_output=True, text=True)
     assert out.stdout.strip() == "['y']", out.stderr
+
+
+# Sharing
+
+def test_the_card_of_a_saved_recommender(tmp_path):
+    rec = tiny(ids=('Ann Onym', 'Bob Onym', 'Cle Onym'))
+    data = 'a <b>file</b> | of\nmine [x](http://y)'
+    folder = rec.save(tmp_path/'r', data, {'RMSE on 9': .98761})
+    card = (folder/'README.md').read_text()
+    front, body = card.split('---\n')[1:3]
+    assert front == 'library_name: collab_course\ntags:\n- collaborative-filtering\n- recommender-systems\n'
+    assert r'a &lt;b&gt;file&lt;/b&gt; \| of mine \[x\](http://y)' in body and '<b>' not in card
+    for words in ('DotProductBias', 'n\\_factors 2', '| users | 3 |', '5, from 1 to 5', '0.9876', '## Limits',
+                  'poor list', '**Who rated what is in this folder**'):
+        assert words in card
+    assert not any(name in card for name in (*rec.users[1:], '#na#'))
+    assert is_own_card(card.encode()) and Recommender.load(folder).users == rec.users
+    # without ratings, for a model that holds none
+    bare = Recommender(rec.model, rec.classes).save(tmp_path/'bare')
+    card = (bare/'README.md').read_text()
+    for words in ('not said', 'unknown', 'not measured', 'Who rated what is not in this folder'):
+        assert words in card
+    # a model that holds who rated what holds it without the ratings, too
+    held = SVDpp(4, 4, 1, R, rec.rated.pairs)
+    card = model_card(Recommender(held, rec.classes))
+    assert '**Who rated what is in this folder**' in card
+    assert 'They are no ratings' in model_card(tiny(Popularity(4, 4, rec.rated.pairs)))
+    for bad in (float('nan'), 'low', True, None):
+        with pytest.raises(DataError, match="'RMSE' is"): rec.save(tmp_path/'no', errors={'RMSE': bad})
+    assert not (tmp_path/'no').exists()
+
+
+def test_card_files_are_named_and_never_read(tmp_path):
+    rec = tiny(); folder = rec.save(tmp_path/'r')
+    (folder/'README.md').unlink()
+    Recommender.load(folder)                                    # no card is needed
+    os.mkfifo(folder/'README.md')                               # who reads this waits for ever
+    (folder/'LICENSE').symlink_to(tmp_path/'nowhere')
+    (folder/'.gitattributes').write_bytes(b'\xff\x00')
+    (folder/'.cache'/'huggingface').mkdir(parents=True)
+    again = Recommender.load(folder)
+    assert np.array_equal(again.predict([('a', 'x')]), rec.predict([('a', 'x')]))
+    for name in ('readme.md', 'README.md.py', 'setup.py', 'model.pkl'):
+        (folder/name).touch()
+        with pytest.raises(BadFolder, match='the folder should hold'): Recommender.load(folder)
+        (folder/name).unlink()
+
+
+def test_what_others_added_is_not_overwritten(tmp_path):
+    rec = tiny(); folder = rec.save(tmp_path/'r')
+    rec.save(folder, data='more')                               # its own card is replaced
+    card = (folder/'README.md').read_bytes()
+    for name, words in (('.gitattributes', '.gitattributes'), ('LICENSE', 'LICENSE')):
+        (folder/name).write_text('mine')
+        with pytest.raises(FileExistsError, match=f'something else than a saved recommender, {words}'):
+            rec.save(folder)
+        assert (folder/name).read_text() == 'mine'
+        (folder/name).unlink()
+    for edited in (card + b'mine', card.replace(b'more', b'less'), b'mine', b'', b'\xff', card[:-1]):
+        (folder/'README.md').write_bytes(edited)
+        assert not is_own_card(edited)
+        with pytest.raises(FileExistsError, match='an edited README.md'): rec.save(folder)
+        assert (folder/'README.md').read_bytes() == edited
+    (folder/'README.md').unlink(); os.mkfifo(folder/'README.md')
+    with pytest.raises(FileExistsError, match='an edited README.md'): rec.save(folder)
+    (folder/'README.md').unlink(); rec.save(folder)             # one without a card is replaced, too
+    assert is_own_card((folder/'README.md').read_bytes())
+
+
+def test_the_card_of_the_command(saved):
+    card = (saved/'numbers'/'README.md').read_text()
+    assert '| data | numbers.csv |' in card and 'RMSE of always the mean, on ' in card
+    assert str(saved) not in card
+
+
+# A model that says how sure it is
+
+@saveable
+class Believer(Module):
+    """Items are given, people are solved for: a linear model with normal noise, which says how sure it is.
+
+    Of an item that few rated, less is known"""
+    def __init__(self, n_users:int, n_items:int, n_factors:int=2, rating_noise:float=.7):
+        store_attr('n_users,n_items,n_factors,rating_noise')
+        g, d = torch.Generator().manual_seed(0), n_factors + 1
+        self.register_buffer('item_factors', torch.randn(n_items, n_factors, generator=g))
+        self.register_buffer('item_biases', 3 + .3*torch.randn(n_items, generator=g))
+        self.register_buffer('item_variance', torch.ones(n_items))
+        self.register_buffer('user_factors', torch.zeros(n_users, n_factors))
+        self.register_buffer('user_biases', torch.zeros(n_users))
+        self.register_buffer('covariances', torch.eye(d).repeat(n_users, 1, 1))
+
+    def learn(self, rated):
+        self.item_variance = 1/(1 + rated.counts().float())
+        for u in range(self.n_users):
+            rows = slice(*rated.start[u:u + 2])
+            mean, self.covariances[u] = self.fold_in(rated.items[rows].long(), rated.ratings[rows])
+            self.user_factors[u], self.user_biases[u] = mean[:-1], mean[-1]
+        return self
+
+    def fold_in(self, items, ratings):
+        y = F.pad(self.item_factors[items], (0, 1), value=1.).double()
+        covariance = torch.linalg.inv(torch.eye(y.shape[1]).double() + y.T @ y/self.rating_noise**2)
+        above = y.T @ (ratings.double() - self.item_biases[items])
+        return covariance @ above/self.rating_noise**2, covariance
+
+    def forward(self, x):
+        u, i = x[:, 0], x[:, 1]
+        return (self.user_factors[u]*self.item_factors[i]).sum(1) + self.user_biases[u] + self.item_biases[i]
+
+    def uncertainty(self, x):
+        y = F.pad(self.item_factors[x[:, 1]], (0, 1), value=1.)
+        of_user = torch.einsum('nd,nde,ne->n', y, self.covariances[x[:, 0]], y)
+        return (of_user + self.item_variance[x[:, 1]] + self.rating_noise**2).sqrt()
+
+
+def believer(n_users=13, n_items=31, n_ratings=150, model=Believer):
+    "A recommender with such a model"
+    g = torch.Generator().manual_seed(1)
+    x = torch.stack([torch.randint(1, n, (n_ratings,), generator=g) for n in (n_users, n_items)], dim=1)
+    y = torch.randint(1, 6, (n_ratings,), generator=g).float()
+    rated = History(x, n_users, n_items, y)
+    users, items = [f'u{k}' for k in range(n_users)], [f'film {k}' for k in range(n_items)]
+    users[0] = items[0] = '#na#'
+    return Recommender(model(n_users, n_items).learn(rated), dict(user=users, title=items), rated)
+
+
+def test_lists_of_a_model_that_says_how_sure_it_is():
+    rec = believer()
+    u, i = torch.arange(1, 13)[:, None], torch.arange(1, 31)
+    mean, sd = (pd.DataFrame(f(rec.model, u, i).numpy(), rec.users[1:], rec.items[1:])
+                for f in (score, uncertainty))
+    every = rec.recommend(None, 99, exclude_seen=False)
+    assert list(every) == ['user', 'title', 'predicted', 'sd'] and len(every) == 360
+    for by in ('mean', 'sure', 'curious'):
+        got = rec.recommend(None, 99, exclude_seen=False, by=by)
+        for user, of_user in got.groupby('user', sort=False):
+            assert np.allclose(of_user.predicted, mean.loc[user, of_user.title], atol=1e-5)
+            assert np.allclose(of_user.sd, sd.loc[user, of_user.title], atol=1e-5)
+    for user in ('u1', 'u7'):
+        for n_sd in (0, 1., 3):
+            got = rec.recommend(user, 5, exclude_seen=False, by='sure', n_sd=n_sd)
+            want = (mean - n_sd*sd).loc[user].sort_values(ascending=False)
+            assert got.title.tolist() == want.index[:5].tolist()
+        seen = {rec.items[k] for k in rec.rated.items[slice(*rec.rated.start[int(user[1:]):][:2])].tolist()}
+        for by in ('sure', 'curious'):
+            assert set(rec.recommend(user, 99, by=by).title) == set(rec.items[1:]) - seen
+    some = ['film 3', 'film 9', 'film 4']
+    assert sorted(rec.recommend('u1', 9, False, some, by='curious').title) == sorted(some)
+    pairs = [('u1', 'film 3'), ('u2', 'film 9')]
+    assert np.allclose(rec.uncertainty(pairs), [sd.loc[p] for p in pairs], atol=1e-6)
+    assert len(rec.recommend([], 3, by='curious')) == 0
+
+
+@saveable
+class Cut(Believer):
+    "Predictions are cut to the range of ratings"
+    rating_range = 1, 3
+    def forward(self, x): return super().forward(x).clamp(1, 3)
+
+
+def test_predictions_that_are_cut_to_the_range_of_ratings():
+    """Many films reach the top of the range: their order is that of what stands before, for known users and
+    for new ones"""
+    rec = believer(model=Cut)
+    assert rec._dot.limits == (1, 3)
+    rows = slice(*rec.rated.start[5:7])
+    old = {rec.items[i]: float(r) for i, r in zip(rec.rated.items[rows].tolist(), rec.rated.ratings[rows])}
+    x = torch.stack([torch.full((30,), 5), torch.arange(1, 31)], dim=1)
+    linear = Believer.forward(rec.model, x)
+    want = pd.Series(linear.numpy(), rec.items[1:]).drop(list(old)).sort_values(ascending=False)
+    assert (want > 3).sum() > 3
+    for got in (rec.recommend('u5', 99), rec.recommend_new(old, 99)):
+        assert got.title.tolist() == want.index.tolist()
+        assert np.allclose(got.predicted, want.clip(1, 3), atol=1e-4)
+    assert np.allclose(rec.predict_new(old), linear.clamp(1, 3), atol=1e-4)
+
+
+def test_draws_depend_on_seed_and_person_alone():
+    rec = believer()
+    def titles(user, seed, **kwargs): return rec.recommend(user, 9, by='curious', seed=seed, **kwargs)
+    one = titles('u5', 0)
+    assert one.equals(titles('u5', 0)) and not one.equals(titles('u5', 1))
+    several = titles(['u2', 'u5', 'u9'], 0)
+    assert several[several.user == 'u5'].title.tolist() == one.title.tolist()
+    fewer = titles('u5', 0, items=one.title.tolist()[3:])                   # others do not change the draw
+    assert fewer.title.tolist() == one.title.tolist()[3:]
+    state = torch.get_rng_state()
+    titles(None, 3)
+    assert torch.equal(state, torch.get_rng_state())
+    # in small blocks as in one
+    users = torch.arange(1, 13)
+    a, b = (list(rec.recommend_blocks(users, 5, by='curious', block=block)) for block in (1, 2**24))
+    assert len(a) == 12 and len(b) == 1 and torch.equal(torch.cat([items for _, items, _ in a]), b[0][1])
+
+
+def test_draws_scatter_as_the_model_says():
+    rec = believer()
+    users, cand = torch.tensor([1, 2]), torch.arange(1, 31)
+    draws = torch.stack([rec._order(users, cand, 'curious', 1., seed) for seed in range(3000)])
+    mean, sd = score(rec.model, users[:, None], cand), uncertainty(rec.model, users[:, None], cand)
+    known = (sd**2 - rec.model.rating_noise**2).sqrt()
+    assert torch.allclose(draws.mean(0).float(), mean, atol=.1)
+    assert torch.allclose(draws.std(0).float(), known, rtol=.08)
+    # what a person likes is drawn once for all items, so that draws of like items go together
+    y = rec._vectors(cand)
+    want = y @ rec.model.covariances[1].double() @ y.T + rec.model.item_variance[cand].diag()
+    assert torch.allclose(torch.cov(draws[:, 0].T), want, atol=.12)
+
+
+def test_somebody_new_of_a_model_that_says_how_sure_it_is():
+    rec = believer()
+    u = 5
+    rows = slice(*rec.rated.start[u:u + 2])
+    old = {rec.items[i]: float(r) for i, r in zip(rec.rated.items[rows].tolist(), rec.rated.ratings[rows])}
+    factors_, bias = rec.fold_in(old)
+    assert np.allclose(factors_, rec.model.user_factors[u], atol=1e-5)
+    assert np.isclose(bias, rec.model.user_biases[u], atol=1e-5)
+    for by in ('mean', 'sure', 'curious'):
+        got = rec.recommend_new(old, 99, by=by)
+        assert list(got) == ['title', 'predicted', 'sd'] and len(got) == 30 - len(old)
+    # like the user whose ratings these are
+    new, known = rec.recommend_new(old, 9, by='sure'), rec.recommend('u5', 9, by='sure')
+    assert new.title.tolist() == known.title.tolist()
+    assert np.allclose(new[['predicted', 'sd']], known[['predicted', 'sd']], atol=1e-4)
+    assert rec.recommend_new(old, 9, by='curious').equals(rec.recommend_new(old, 9, by='curious'))
+    other = rec.recommend_new(old, 9, by='curious', seed=1)
+    assert not rec.recommend_new(old, 9, by='curious').equals(other)
+    # nothing rated: by the mean what is popular, else what the model says of anybody
+    assert rec.recommend_new({}, 3).title.tolist() == rec._popular_list(torch.arange(1, 31), 3).title.tolist()
+    curious = [rec.recommend_new({}, 3, by='curious', seed=seed).title.tolist() for seed in range(4)]
+    assert len(set(map(tuple, curious))) > 1 and list(rec.recommend_new({}, 3, by='sure'))[-1] == 'sd'
+    with pytest.raises(NotInModel, match='no labels of users'): rec.recommend_new(old, labels={'age': 3})
+
+
+def test_the_next_question():
+    rec = believer()
+    said = {'film 3': 5., 'film 8': 2.}
+    got = rec.next_question(said, 99, if_seen=True)
+    assert list(got) == ['title', 'narrows', 'n_ratings'] and len(got) == 28
+    assert not set(said) & set(got.title)
+    assert got.narrows.is_monotonic_decreasing and got.narrows.between(0, 1).all()
+    # against folding in, for items of which all is known
+    rec.model.item_variance[:] = 0
+    rec = Recommender(rec.model, rec.classes, rec.rated)
+    everything = rec._vectors(torch.arange(1, 31))
+    def unknown(ratings):
+        _, covariance = rec._fold(*rec._new_ratings(ratings))
+        return torch.einsum('cd,de,ce->', everything, covariance, everything).item()
+    got = rec.next_question(said, 99, if_seen=True)
+    for title, narrows in zip(got.title, got.narrows):
+        assert np.isclose(1 - unknown(said | {title: 1.})/unknown(said), narrows, atol=1e-9)
+    # seen by few: asked late
+    counts = rec.rated.counts()[1:]
+    got = rec.next_question(said, 99)
+    product = got.narrows*got.n_ratings
+    assert product.is_monotonic_decreasing and (got.n_ratings > 0).any()
+    assert got.n_ratings.tolist() == [int(counts[int(t.split()[1]) - 1]) for t in got.title]
+    first = rec.next_question(said).title[0]
+    assert first == got.title[0] and rec.next_question(said, asked=[first]).title[0] == got.title[1]
+    assert rec.next_question(said, items=[got.title[5], got.title[9]]).title.tolist() == [got.title[5]]
+    assert len(rec.next_question(dict.fromkeys(rec.items[1:], 3.))) == 0      # all is said
+    bare = Recommender(rec.model, rec.classes)                  # without ratings: as if all were seen
+    assert bare.next_question(said).n_ratings.tolist() == [0]
+
+
+def test_unusable_orders():
+    for model in (None, CollabNN((4, 2), (4, 2), R, 3), Popularity(4, 4, tiny().rated.pairs)):
+        rec = tiny(model); name = type(rec.model).__name__
+        assert 'sd' not in rec.recommend('a') and 'sd' not in rec.recommend(None)
+        for ask in (lambda by: rec.recommend('a', by=by), lambda by: rec.recommend_new({'x': 3.}, by=by),
+                    lambda by: list(rec.recommend_blocks(by=by))):
+            for by in ('sure', 'curious'):
+                words = f"{name} does not say how sure it is of a rating, which a list by '{by}' needs"
+                with pytest.raises(NotInModel, match=words): ask(by)
+            words = "by must be 'mean' or 'sure' or 'curious', not 'best'"
+            with pytest.raises(DataError, match=words): ask('best')
+        with pytest.raises(NotInModel, match='which a question needs'): rec.next_question({'x': 3.})
+        with pytest.raises(NotInModel, match='does not say how sure'): rec.uncertainty(('a', 'x'))
+    rec = believer()
+    for wrong in (dict(n_sd=-1), dict(n_sd='2'), dict(n_sd=float('nan')), dict(n_sd=True), dict(seed=-1),
+                  dict(seed=.5), dict(seed=None)):
+        for ask in (partial(rec.recommend, 'u1'), partial(rec.recommend_new, {'film 3': 3.})):
+            with pytest.raises(DataError, match=f'{[*wrong][0]} must be'): ask(by='sure', **wrong)
+    with pytest.raises(UnknownName, match='no user is called'): rec.recommend('u99', by='sure')
+    with pytest.raises(UnknownName): rec.next_question({'film 99': 3.})
+    with pytest.raises(DataError, match='n must be'): rec.next_question(n=0)
+    bare = Recommender(rec.model, rec.classes)
+    assert len(bare.recommend('u1', 3, False, by='sure')) == 3
+    with pytest.raises(DataError, match='it is unknown who rated what'):
+        bare.recommend('u1', 3, False, by='curious')
+
+
+def seventh(n_factors=4, n_sweeps=10, **kwargs):
+    dls = checkerboard(**kwargs)
+    model = BayesianMF.from_dls(dls, n_factors).fit(dls, n_sweeps)
+    return Recommender.from_learner(Learner(dls, model, loss_func=mse_flat))
+
+
+def test_the_seventh_model_in_a_recommender(tmp_path):
+    rec = seventh()
+    assert rec._dot is not None and rec._dot.limits == (1, 5)
+    again = Recommender.load(rec.save(tmp_path/'r'))
+    for by in ('mean', 'sure', 'curious'):
+        got = rec.recommend(None, 5, by=by)
+        assert list(got)[-2:] == ['predicted', 'sd'] and got.equals(again.recommend(None, 5, by=by))
+        assert got.predicted.between(1, 5).all() and (got.sd > 0).all()
+        new = rec.recommend_new({1: 5, 2: 1, 3: 5}, 9, by=by)
+        assert new.equals(again.recommend_new({1: 5, 2: 1, 3: 5}, 9, by=by))
+    new = rec.recommend_new({1: 5, 2: 1, 3: 5, 4: 1}, 5)
+    assert new['item'].mod(2).eq(1).all()                                     # somebody likes odd numbers
+    question = rec.next_question({1: 5}, 3)
+    assert question.narrows.between(0, 1).all() and 1 not in question['item'].tolist()
+    # what is not known of the items is what their distributions say
+    users = torch.arange(1, 21)
+    y = F.pad(rec.model.users.mean[users, :-1], (0, 1), value=1.).double()
+    cov, own = rec.model.items.cov.double(), rec.model.users.cov[users].double()
+    want = torch.einsum('ud,ide,ue->ui', y, cov, y)
+    want += torch.einsum('ude,ide->ui', own[:, :-1, :-1], cov[:, :-1, :-1])
+    assert torch.allclose(rec._item_variance[1:], want.mean(0)[1:], rtol=.2, atol=1e-3)
+
+
+def test_the_seventh_model_takes_in_what_came_later():
+    rec = seventh()
+    new = later(*[(99, i, 5 if i % 2 else 1) for i in range(1, 9)], (3, 77, 4))
+    more = rec.update(new)
+    assert more.users[-1] == 99 and more.items[-1] == 77 and sizes(more.model) == (22, 22)
+    assert len(rec.users) == 21 and not more.model.training
+    left = more.recommend(99, 12)
+    assert left['item'][:5].mod(2).eq(1).all() and left.sd.gt(0).all()
+    assert np.array_equal(more.predict((99, 9)), rec.update(new).predict((99, 9)))
+    with pytest.raises(NotInModel, match='Believer cannot be trained on: make it anew'):
+        believer().update(pd.DataFrame(dict(user=['u1'], title=['film 1'], rating=[3])))
+
+
+def test_orders_of_the_command(tmp_path, capsys):
+    rec = believer(); folder = rec.save(tmp_path/'r')
+    for by, seed in (('mean', 0), ('sure', 0), ('curious', 0), ('curious', 5)):
+        by_seed = ['--by', by, '--seed', seed]
+        got = json.loads(out_of(capsys, 'recommend', folder, '--user', 'u5', *by_seed, '--json'))['items']
+        want = rec.recommend('u5', by=by, seed=seed)
+        assert [r['item'] for r in got] == want.title.tolist()
+        assert np.allclose([r['sd'] for r in got], want.sd, atol=1e-4)
+        new = out_of(capsys, 'recommend', folder, '--rated', 'film 3=5', *by_seed, '--json')
+        got = json.loads(new)['items']
+        assert [r['item'] for r in got] == rec.recommend_new({'film 3': 5}, by=by, seed=seed).title.tolist()
+    said = out_of(capsys, 'recommend', folder, '--user', 'u5', '--by', 'sure', '-n', 2).splitlines()
+    top = rec.recommend('u5', 2, by='sure').iloc[0]
+    assert said[0] == 'predicted    sd  item' and len(said) == 3
+    assert said[1] == f'{top.predicted:9.2f} ±{top.sd:4.2f}  {top.title}'
+    lists = tmp_path/'lists.csv'
+    out_of(capsys, 'recommend', folder, '--all', '--out', lists, '--by', 'curious', '--seed', 3)
+    assert pd.read_csv(lists).title.tolist() == rec.recommend(None, by='curious', seed=3).title.tolist()
+    assert 'popular' not in out_of(capsys, 'recommend', folder, '--by', 'curious')
+    got = json.loads(out_of(capsys, 'predict', folder, '--user', 'u5', '--item', 'film 3', '--json'))['items']
+    assert np.isclose(got[0]['sd'], rec.uncertainty(('u5', 'film 3'))[0], atol=1e-4)
+    assert '±' in out_of(capsys, 'predict', folder, '--user', 'u5', '--item', 'film 3')
+
+
+def test_orders_that_the_command_does_not_have(saved, capsys):
+    err = out_of(capsys, 'recommend', saved/'numbers', '--user', 7, '--by', 'sure', status=2)
+    assert 'DotProductBias does not say how sure it is' in err
+    assert 'invalid choice' in out_of(capsys, 'recommend', saved/'numbers', '--by', 'luck', status=2)
+    assert 'whole number' in out_of(capsys, 'recommend', saved/'numbers', '--seed', '-1', status=2)

@@ -113,6 +113,8 @@ def checked(predictions, given):
     import numpy as np
     if predictions is None:
         raise ValueError('predict does not return anything')
+    if hasattr(predictions, 'cpu'):
+        predictions = predictions.cpu()         # from wherever the model is
     predictions = np.asarray(predictions, dtype=float)
     lists = [given[name] for name in ('users_list', 'items_list') if name in given]
     shape = tuple(map(len, lists or [given['valid']]))

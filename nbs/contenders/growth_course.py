@@ -39,7 +39,8 @@ def watched():
     yield
     torch.cuda.synchronize()
     done.set()
-    report['utilisation'] = sum(busy)/max(len(busy), 1)
+    if busy:                        # nothing can be asked without nvidia-ml-py
+        report['utilisation'] = sum(busy)/len(busy)
     report['peak_mib'] = torch.cuda.max_memory_allocated()/2**20
 
 
