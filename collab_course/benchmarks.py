@@ -7,7 +7,7 @@ __all__ = ['environments', 'tuning_budget', 'growth_sizes', 'user_lines', 'Conte
            'write_inputs', 'run_contender', 'Environment', 'python_of', 'install_environments', 'benchmark_tables',
            'benchmark_splits', 'benchmark', 'settings_tried', 'tune', 'best_settings', 'benchmark_table', 'frontier',
            'paired_gap', 'frontier_steps', 'plot_frontier', 'benchmark_ranking', 'growth_ratings', 'benchmark_growth',
-           'plot_growth', 'machine', 'save_results', 'load_results', 'quick_benchmark']
+           'plot_growth', 'plot_growth_errors', 'machine', 'save_results', 'load_results', 'quick_benchmark']
 
 # %% ../nbs/package/17_benchmarks.ipynb #149c4fe8
 import ast, json, os, platform, shutil, signal, subprocess, sys, tempfile
@@ -581,6 +581,30 @@ def plot_growth(
     axs[1].set(xscale='log', yscale='log', xlabel='ratings', ylabel='GiB at the peak')
     axs[0].legend(fontsize=8)
     return axs
+
+# %% ../nbs/package/17_benchmarks.ipynb #4bc366ed
+def plot_growth_errors(
+    runs:list,   # What `benchmark_growth` gave
+    sizes=None,  # Which numbers of ratings; those from a million on if None
+    worst:float=1.25 # Runs with a larger error, in units of the noise's, are left out
+): # The axes, one for each size
+    "The error over that of the noise against the seconds of fitting; two runs of a contender are joined."
+    df = _drawable(pd.DataFrame(runs), ['mse', 'fit_s']).sort_values('fit_s')
+    df = df.assign(of_noise=df.mse/df.floor)
+    df = df[df.of_noise < worst]
+    sizes = sorted(df.n[df.n >= 1_000_000].unique()) if sizes is None else sizes
+    fig, axs = plt.subplots(1, len(sizes), figsize=(4*len(sizes), 3.8), layout='constrained', sharey=True,
+                            squeeze=False)
+    for ax, n in zip(axs[0], sizes):
+        for name, rows in df[df.n == n].groupby('contender'):
+            dashes = '--' if ',' in name else '-'            # a variant of another contender
+            ax.plot(rows.fit_s, rows.of_noise, dashes, label=name, **_marker(rows.group.iloc[0]))
+        ax.set(xscale='log', xlabel='seconds of fitting', title=f'{n:,} ratings')
+    axs[0, 0].set_ylabel('MSE / MSE of the noise')
+    handles = {label: handle for ax in axs[0] for handle, label in zip(*ax.get_legend_handles_labels())}
+    fig.legend(handles.values(), handles.keys(), loc='outside right center', fontsize=8)
+    return axs[0]
+
 
 # %% ../nbs/package/17_benchmarks.ipynb #3c09df91
 def _processor() -> str:
