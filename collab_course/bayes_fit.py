@@ -260,9 +260,7 @@ class Sweeps:
     ):
         self.model, device = model, model.noise_var.device
         self.users, self.items = ds.x.to(device).unbind(dim=1)
-        ratings = ds.y.flatten().to(device)
-        model.mean_rating = ratings.mean()
-        self.y = ratings - model.mean_rating
+        self.y = self._targets(ds.y.flatten().to(device))
         sizes = model.n_users, model.n_items
         self.by_user = RatingRows(self.users, self.items, *sizes)
         self.by_item = RatingRows(self.items, self.users, *sizes[::-1])
@@ -270,6 +268,10 @@ class Sweeps:
         self._start(start, seed)
         times = None if ds.time is None else ds.time.to(device)
         self._set_sittings(times)
+
+    def _targets(self, ratings) -> Tensor: # (n,) what users, items and sittings are to add up to
+        self.model.mean_rating = ratings.mean()
+        return ratings - self.model.mean_rating
 
     def _set_priors(self, labels, ridge):
         def smoother(which, rows):
@@ -314,7 +316,7 @@ def _start_items(self:Sweeps, size:float, seed:int):
 @patch
 def sweep(self:Sweeps):
     "Users, items, sittings, variances"
-    m, alpha = self.model, 1/self.model.noise_var.item()
+    m, alpha = self.model, self._precision()
     rest = self.y if self.sittings is None else self.y - self.sittings.offsets()
     self._side(m.users, m.items, self.by_user, self.smoothers[0], rest, alpha)
     total = self._side(m.items, m.users, self.by_item, self.smoothers[1], rest, alpha)
@@ -322,8 +324,18 @@ def sweep(self:Sweeps):
     if self.sittings is not None:
         total += self.sittings.total_variance()
         self.sittings.update(self.y - self._explained(), alpha)
+    self._after_sweep(total)
+
+@patch
+def _precision(self:Sweeps) -> float:
+    "What one rating counts: 1 / variance of its noise"
+    return 1/self.model.noise_var.item()
+
+@patch
+def _after_sweep(self:Sweeps, total:float):
+    "The noise, from the expected sum of squares that is left"
     noise = max(total/len(self.y), 1e-4*self.variance)
-    m.noise_var = self.y.new_tensor(noise)
+    self.model.noise_var = self.y.new_tensor(noise)
 
 @patch
 def _of_user_biases(self:Sweeps, rest) -> float:
@@ -362,6 +374,7 @@ def finish(self:Sweeps):
 # %% ../nbs/package/10_bayes_fit.ipynb #a23f7e95
 class NormalsMF(Module):
     "What a model of normal distributions holds: `users`, `items`, `sittings`, what is known of newcomers."
+    sweeps = Sweeps                                                       # what fits it
     def __init__(self, n_users:int, n_items:int, n_factors:int=24, rating_range=(1, 5),
                  seconds=(60, 600, 3600), n_sittings:int=0):
         store_attr('n_users,n_items,n_factors,rating_range,seconds')
@@ -383,6 +396,15 @@ class NormalsMF(Module):
     def biases(self, which='item'):
         return getattr(self, f'{which}s').mean[:, -1] + (self.mean_rating if which == 'user' else 0)
 
+    def unclamped(self, x) -> Tensor: # (batch,)
+        "What users, items, sittings and the mean add up to, not cut to the range of ratings"
+        user, item = self.users.mean[x[:, 0]], self.items.mean[x[:, 1]]   # (batch, n_factors + 1)
+        rating = (user[:, :-1]*item[:, :-1]).sum(dim=1) + user[:, -1] + item[:, -1] + self.mean_rating
+        return rating if x.shape[1] < 3 else rating + self.sittings.look_up(x[:, 0], x[:, 2])[0]
+
+    @staticmethod
+    def _scale(y) -> dict: return dict(rating_range=(y.min().item(), y.max().item()))
+
     @classmethod
     def from_dls(cls,
         dls,              # Loaders
@@ -391,16 +413,15 @@ class NormalsMF(Module):
         **kwargs          # Passed to the class
     ):
         "A model for these users and items, ready for `fit`."
-        y, has_times = dls.train_ds.y, dls.train_ds.time is not None
-        if not (sittings and has_times): kwargs['seconds'] = ()
-        kwargs = dict(rating_range=(y.min().item(), y.max().item())) | kwargs
+        if not sittings or dls.train_ds.time is None: kwargs['seconds'] = ()
+        kwargs = cls._scale(dls.train_ds.y) | kwargs
         return cls(dls.n_users, dls.n_items, n_factors, **kwargs).to(dls.device)
 
 # %% ../nbs/package/10_bayes_fit.ipynb #8896f833
 @patch
 def fit_rows(self:NormalsMF, ds, n_sweeps:int=12, labels=(), after_sweep=None, **kwargs):
     "Sweeps over the rows of a data set; `after_sweep` is called with the model after each"
-    sweeps = Sweeps(self, ds, labels, **kwargs)
+    sweeps = self.sweeps(self, ds, labels, **kwargs)
     for _ in range(n_sweeps):
         sweeps.sweep()
         if after_sweep is not None: after_sweep(self)

@@ -15,24 +15,28 @@ from .loaders import *
 
 # %% ../nbs/package/09_blocks.ipynb #b10c0007
 def _argsort(numbers:Tensor) -> Tensor: # (n,) int64
-    "The order that sorts small whole numbers; equal ones stay in their order"
+    "The order that sorts (n,) small whole numbers; equal ones stay in their order"
     smallest = np.min_scalar_type(int(numbers.max()))
     return torch.from_numpy(np.argsort(numbers.numpy().astype(smallest), kind='stable'))
 
-def _starts(places, n) -> Tensor: # (n + 1,) int32
-    "Where each of `n` places begins in the sorted `places`, and the end"
-    return F.pad(places.bincount(minlength=n).cumsum(0), (1, 0)).int()
+def _starts(places, n_places) -> Tensor: # (n_places + 1,) int32
+    "Where each place begins in the sorted (n,) `places`, and where the last one ends"
+    return F.pad(places.bincount(minlength=n_places).cumsum(0), (1, 0)).int()
 
+# %% ../nbs/package/09_blocks.ipynb #d91f1113
 class Block:
-    "The ratings of some users for some items: rows of the tables; (n,) places among them, sorted by user."
-    def __init__(self, users, items, user, item):
-        self.users, self.items, self.item = users, items, item
-        self.user_starts = _starts(user, len(users))
-        self.by_item = _argsort(item).int()                        # (n,) the ratings, sorted by item
-        self.user_by_item = user.index_select(0, self.by_item)     # (n,)
-        self.item_starts = _starts(item, len(items))
+    "The n ratings of some users for some items, sorted by user."
+    def __init__(self,
+        user_rows, item_rows,    # (k,) and (l,) rows of the tables of users and items
+        user_places, item_places # (n,) each: where in these rows a rating's user and item stand, by user
+    ):
+        self.user_rows, self.item_rows, self.item_places = user_rows, item_rows, item_places
+        self.user_starts = _starts(user_places, len(user_rows))                # (k + 1,)
+        self.by_item = _argsort(item_places).int()                             # (n,) ratings, sorted by item
+        self.user_places_by_item = user_places.index_select(0, self.by_item)   # (n,)
+        self.item_starts = _starts(item_places, len(item_rows))                # (l + 1,)
 
-    def __len__(self): return len(self.item)
+    def __len__(self): return len(self.item_places)
 
     def to(self, device):
         "The block itself, moved to `device`"
@@ -41,36 +45,38 @@ class Block:
 
     def pairs(self) -> Tensor: # (n, 2) int64
         "Users and items of the ratings, as any other model takes them"
-        users = self.users.repeat_interleave(self.user_starts.diff())
-        return torch.stack([users, self.items[self.item]], dim=1)
+        users = self.user_rows.repeat_interleave(self.user_starts.diff())
+        return torch.stack([users, self.item_rows[self.item_places]], dim=1)
 
 # %% ../nbs/package/09_blocks.ipynb #b10c000b
-def _stripes(n, n_stripes, generator) -> tuple: # the rows of each stripe; (n,) stripe and place of each row
-    "Deal out `n` rows at random"
-    rows = torch.randperm(n, generator=generator).chunk(n_stripes)
-    stripe, place = torch.empty(n, dtype=torch.int32), torch.empty(n, dtype=torch.int32)
+def _stripes(n_rows, n_stripes, generator) -> tuple: # the rows of each stripe; (n_rows,) stripe and place
+    "Deal out the rows of a table at random"
+    rows = torch.randperm(n_rows, generator=generator).chunk(n_stripes)
+    stripe, place = torch.empty(n_rows, dtype=torch.int32), torch.empty(n_rows, dtype=torch.int32)
     for k, of_stripe in enumerate(rows):
         stripe[of_stripe] = k
         place[of_stripe] = torch.arange(len(of_stripe), dtype=torch.int32)
     return rows, stripe, place
 
 def cut_blocks(
-    x, y, n_users, n_items, # (n, 2) indices of users and items, (n, 1) ratings; rows of the two tables
-    n_stripes, seed:int=0   # Stripes of users, and of items; how they are drawn
+    x, y,                 # (n, 2) indices of users and items; (n, 1) ratings
+    n_users, n_items,     # Rows of the two tables
+    n_stripes, seed:int=0 # Stripes of users, and of items; how they are drawn
 ) -> list: # Of (`Block`, its ratings (rows, 1))
     "Cut ratings into blocks of users × items; each rating is in one of them."
     generator = torch.Generator().manual_seed(seed)
     user_rows, user_stripe, user_place = _stripes(n_users, n_stripes, generator)
     item_rows, item_stripe, item_place = _stripes(n_items, n_stripes, generator)
-    number = user_stripe[x[:, 0]]*n_stripes + item_stripe[x[:, 1]]         # (n,) which block
-    counts, blocks = number.bincount(minlength=n_stripes**2).tolist(), []
-    for k, rows in enumerate(_argsort(number).split(counts)):
-        if not len(rows): continue
-        pairs = x.index_select(0, rows)
-        user, item = user_place[pairs[:, 0]], item_place[pairs[:, 1]]
-        by_user = _argsort(user)
-        block = Block(user_rows[k//n_stripes], item_rows[k%n_stripes], user[by_user], item[by_user])
-        blocks.append((block, y.index_select(0, rows[by_user])))
+    block_numbers = user_stripe[x[:, 0]]*n_stripes + item_stripe[x[:, 1]]                     # (n,)
+    counts = block_numbers.bincount(minlength=n_stripes**2).tolist()
+    blocks = []
+    for k, ratings in enumerate(_argsort(block_numbers).split(counts)):
+        if not len(ratings): continue
+        pairs = x.index_select(0, ratings)
+        users, items = user_place[pairs[:, 0]], item_place[pairs[:, 1]]
+        by_user = _argsort(users)
+        block = Block(user_rows[k//n_stripes], item_rows[k%n_stripes], users[by_user], items[by_user])
+        blocks.append((block, y.index_select(0, ratings[by_user])))
     return blocks
 
 # %% ../nbs/package/09_blocks.ipynb #b10c000e
@@ -78,28 +84,31 @@ warnings.filterwarnings('ignore', message='Sparse CSR tensor support')
 
 class _BlockDot(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, users, items, block):
-        user_ones, item_ones = (torch.ones_like(t[:, :1]) for t in (users, items))
-        users = torch.cat([users, user_ones], dim=1)                                # factors, bias, 1
-        items = torch.cat([items[:, :-1], item_ones, items[:, -1:]], dim=1)         # factors, 1, bias
+    def forward(ctx, users, items, block): # (k, d + 1), (l, d + 1) → (n,)
+        ones = torch.ones_like(items[:, :1])
+        users = F.pad(users, (0, 1), value=1.)                                      # factors, bias, 1
+        items = torch.cat([items[:, :-1], ones, items[:, -1:]], dim=1)              # factors, 1, bias
         ctx.save_for_backward(users, items)
         ctx.block = block
-        wanted = torch.sparse_csr_tensor(block.user_starts, block.item, users.new_zeros(len(block)),
+        wanted = torch.sparse_csr_tensor(block.user_starts, block.item_places, users.new_zeros(len(block)),
                                          (len(users), len(items)), check_invariants=False)
         return torch.sparse.sampled_addmm(wanted, users, items.T, beta=0.).values()
 
     @staticmethod
-    def backward(ctx, grad):
-        (users, items), block = ctx.saved_tensors, ctx.block
-        to_users = F.embedding_bag(block.item, items, block.user_starts[:-1], mode='sum',
+    def backward(ctx, grad): # (n,) → (k, d + 1), (l, d + 1)
+        users, items = ctx.saved_tensors                                            # (k, d + 2), (l, d + 2)
+        block = ctx.block
+        to_users = F.embedding_bag(block.item_places, items, block.user_starts[:-1], mode='sum',
                                    per_sample_weights=grad)
-        to_items = F.embedding_bag(block.user_by_item, users, block.item_starts[:-1], mode='sum',
+        to_items = F.embedding_bag(block.user_places_by_item, users, block.item_starts[:-1], mode='sum',
                                    per_sample_weights=grad.index_select(0, block.by_item))
+        # where the 1 stood there is nothing to learn
         return to_users[:, :-1], torch.cat([to_items[:, :-2], to_items[:, -1:]], dim=1), None
 
 def block_dot(
-    users, items, block:Block # Rows of the block's users and items: factors, and a bias in the last column
-) -> Tensor: # (ratings of the block,)
+    users, items, # (k, d + 1), (l, d + 1): rows of the block's users and items, d factors and the bias
+    block:Block   # Of n ratings
+) -> Tensor: # (n,)
     "Dot product of the factors plus both biases, for the pairs of a block."
     return _BlockDot.apply(users, items, block)
 
@@ -107,26 +116,34 @@ def block_dot(
 class BlockDotProductBias(Module):
     """Model 4 with one row a user and one row an item: the factors, and the bias in the last column.
 
-    Takes a `Block`, or x (batch, 2) as `DotProductBias` does. Gradients are lists of rows."""
+    Takes a `Block`, or x (batch, 2) as `DotProductBias` does; returns (ratings, 1). Gradients are lists
+    of rows."""
     def __init__(self, n_users:int, n_items:int, n_factors:int, y_range:tuple=None):
         store_attr()
-        self.users, self.items = (nn.Embedding(n, n_factors + 1, sparse=True) for n in (n_users, n_items))
+        self.users = nn.Embedding(n_users, n_factors + 1, sparse=True)
+        self.items = nn.Embedding(n_items, n_factors + 1, sparse=True)
         for table in self.users, self.items: nn.init.normal_(table.weight, std=.01)
 
     def forward(self, x):
-        if isinstance(x, Block): res = block_dot(self.users(x.users), self.items(x.items), x)
-        else:
-            users, items = self.users(x[:, 0]), self.items(x[:, 1])                 # (batch, n_factors + 1)
-            res = (users[:, :-1]*items[:, :-1]).sum(dim=1) + users[:, -1] + items[:, -1]
+        res = self._of_block(x) if isinstance(x, Block) else self._of_pairs(x)              # (ratings,)
         return in_range(res[:, None], self.y_range)
 
+    def _of_block(self, block):
+        return block_dot(self.users(block.user_rows), self.items(block.item_rows), block)
+
+    def _of_pairs(self, x):
+        users, items = self.users(x[:, 0]), self.items(x[:, 1])                     # (batch, n_factors + 1)
+        return (users[:, :-1]*items[:, :-1]).sum(dim=1) + users[:, -1] + items[:, -1]
+
+# %% ../nbs/package/09_blocks.ipynb #5fac059e
 def as_dot_product(model:BlockDotProductBias) -> DotProductBias:
     "The same model as a `DotProductBias`, to be saved, interpreted or recommended from."
     res = DotProductBias(model.n_users, model.n_items, model.n_factors, model.y_range)
     weights = {}
-    for side in 'user', 'item':
-        table = getattr(model, f'{side}s').weight.detach()
-        weights[f'{side}_factors.weight'], weights[f'{side}_biases.weight'] = table[:, :-1], table[:, -1:]
+    for side, embedding in (('user', model.users), ('item', model.items)):
+        table = embedding.weight.detach()                                           # (rows, n_factors + 1)
+        weights[f'{side}_factors.weight'] = table[:, :-1]
+        weights[f'{side}_biases.weight'] = table[:, -1:]
     res.load_state_dict(weights)
     return res.to(table.device)
 
@@ -134,10 +151,11 @@ def as_dot_product(model:BlockDotProductBias) -> DotProductBias:
 class BlockDL(RatingsDL):
     "A `RatingsDL` whose batches are blocks of users × items with about `bs` ratings, while it shuffles."
     @property
-    def n_stripes(self) -> int: return max(1, round((self.n/self.bs)**.5))
+    def n_stripes(self) -> int: # Of users, and of items
+        return max(1, round((self.n/self.bs)**.5))
 
     @property
-    def blocks(self) -> list: # Of (`Block`, ratings)
+    def blocks(self) -> list: # Of (`Block`, its ratings (rows, 1))
         "The blocks, cut when they are first asked for"
         if getattr(self, '_blocks', None) is None:
             x, y = self.dataset.x[:self.n], self.dataset.y[:self.n]
@@ -148,9 +166,11 @@ class BlockDL(RatingsDL):
     def __len__(self): return len(self.blocks) if self.shuffle else super().__len__()
 
     def __iter__(self):
-        if not self.shuffle:
-            yield from super().__iter__()
-            return
+        if self.shuffle: yield from self._shuffled_blocks()
+        else: yield from super().__iter__()
+
+    def _shuffled_blocks(self):
+        "An epoch; the next one has another order"
         self.before_iter()
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         self.epoch += 1
@@ -162,9 +182,15 @@ class BlockDL(RatingsDL):
 class RowRMSProp(Optimizer):
     """RMSProp with one running mean of squares for each row, for dense gradients and for lists of rows.
 
-    A list names each row once, as a block does. Decay is decoupled; the first steps are large."""
-    def __init__(self, params, lr, sqr_mom=.99, eps=1e-10, wd=.01):
-        super().__init__(params, [], lr=lr, sqr_mom=sqr_mom, eps=eps, wd=wd)
+    A list names each row once, as a block does. Decay is decoupled. The running means start at zero, so the
+    first steps are large: let the rate start low."""
+    def __init__(self,
+        params,      # Parameters, or a list of groups of them
+        lr,          # Learning rate
+        sqr_mom=.99, # Of the running mean of squares
+        eps=1e-10,   # Added to its root
+        wd=.01       # Weight decay
+    ): super().__init__(params, [], lr=lr, sqr_mom=sqr_mom, eps=eps, wd=wd)
 
     def zero_grad(self):
         for p, *_ in self.all_params(with_grad=True): p.grad = None
@@ -172,18 +198,18 @@ class RowRMSProp(Optimizer):
     @torch.no_grad()
     def step(self, closure=None):
         for p, _, state, hyper in self.all_params(with_grad=True):
-            if 'row_sqr' not in state: state['row_sqr'] = p.new_zeros(len(p))
+            if 'row_sqr' not in state: state['row_sqr'] = p.new_zeros(len(p))               # (rows,)
             _row_rms_step(p, state['row_sqr'], **hyper)
 
 def _row_rms_step(p, row_sqr, lr, sqr_mom, eps, wd, mom=None): # `mom` is scheduled by `fit_one_cycle`
-    "A step of `p`, or of the rows that its sparse gradient names"
+    "A step of `p` (rows, d), or of the k rows that its sparse gradient names; `row_sqr` (rows,) is updated"
     is_list = p.grad.is_sparse
     rows = p.grad._indices()[0] if is_list else torch.arange(len(p), device=p.device)     # (k,)
     grad = p.grad._values() if is_list else p.grad                                        # (k, d)
-    new = torch.linalg.vector_norm(grad, dim=1).square_().div_(grad.shape[1])             # (k,)
-    sqr = row_sqr.index_select(0, rows)
-    sqr = torch.where(new > 0, sqr.lerp(new, 1 - sqr_mom), sqr)
-    row_sqr.index_copy_(0, rows, sqr)
-    steps = lr/sqr.sqrt_().add_(eps)                                                      # (k,)
-    w = p.index_select(0, rows).mul_(1 - lr*wd)
-    p.index_copy_(0, rows, w.addcmul_(grad, steps[:, None], value=-1))
+    mean_sqr = torch.linalg.vector_norm(grad, dim=1).square_().div_(grad.shape[1])        # (k,)
+    running = row_sqr.index_select(0, rows)                                               # (k,)
+    running = torch.where(mean_sqr > 0, running.lerp(mean_sqr, 1 - sqr_mom), running)
+    row_sqr.index_copy_(0, rows, running)
+    steps = lr/running.sqrt_().add_(eps)                                                  # (k,)
+    weights = p.index_select(0, rows).mul_(1 - lr*wd)                                     # (k, d)
+    p.index_copy_(0, rows, weights.addcmul_(grad, steps[:, None], value=-1))

@@ -68,6 +68,8 @@ _recommending = """example:
   collab-course train plays.csv --model ease --out lists    better lists: user and item are enough
   collab-course recommend lists --rated "Star Wars (1977)"  no stars are needed there
   collab-course recommend mine --all --out lists.csv        ten for everybody
+  collab-course train ratings.csv --model bayes --out sure  says how sure it is of each rating
+  collab-course recommend sure --user 42 --by sure          what is safe to recommend
   collab-course similar mine "Star Wars (1977)" --json      for machines
   collab-course evaluate mine later.csv                     how good is it on ratings that came later?
   collab-course update mine later.csv --out mine            take them in
@@ -112,7 +114,7 @@ def _add_reading(parser):
 
 # %% ../nbs/package/18_cli.ipynb #a1af1ca2
 _rankers = 'popularity', 'ease', 'mult-dae'
-_models = 'biases', 'dot-product', 'dot-product-bias', 'net', 'implicit', *_rankers
+_models = 'biases', 'dot-product', 'dot-product-bias', 'net', 'implicit', 'bayes', *_rankers
 _parts = 'accuracy', 'ranking', 'growth'
 _licensed = 'ml-100k', 'ml-latest-small', 'ml-1m', 'ml-10m', 'ml-20m', 'ml-25m', 'ml-32m'
 
@@ -140,11 +142,12 @@ def _train_parser(commands):
     p.add_argument('--model', default='dot-product-bias', choices=_models,
                    help='predict ratings: biases (how users and items differ, no taste), dot-product, '
                         'dot-product-bias (taste as factors), net (a small neural net), implicit (SVD++: who '
-                        'rated what counts, too); make better lists: popularity (the same for everybody), '
-                        'ease, mult-dae (default: dot-product-bias)')
+                        'rated what counts, too), bayes (says how sure it is, and uses the times of the '
+                        'ratings if the file has them); make better lists: popularity (the same for '
+                        'everybody), ease, mult-dae (default: dot-product-bias)')
     p.add_argument('--recipe', choices=['original', 'fast'],
                    help='batches of 64 or of 512, smaller ones for few ratings '
-                        "(default: fast; 'implicit' and 'mult-dae' have their own)")
+                        "(default: fast; 'implicit' and 'mult-dae' have their own, 'bayes' needs none)")
     p.add_argument('--epochs', type=_count, help="instead of the recipe's")
     p.add_argument('--valid', type=_share, default=0.1, metavar='SHARE',
                    help='share of the ratings held out to measure the error; 0 measures nothing '
@@ -172,14 +175,15 @@ def _recommend_parser(commands):
     p.add_argument('-n', type=_count, default=10, help='how many (default: 10)')
     p.add_argument('--include-seen', action='store_true', help='also what the user rated already')
     p.add_argument('--by', choices=['mean', 'sure', 'curious'], default='mean',
-                   help='the order, for a model that says how sure it is: sure takes one standard deviation '
-                        'off the prediction; curious draws what is not known (default: mean)')
+                   help='the order, for a model that says how sure it is (train --model bayes): sure takes '
+                        'one standard deviation off the prediction; curious draws what is not known '
+                        '(default: mean)')
     p.add_argument('--seed', type=_natural, default=0, help='of the draw of --by curious (default: 0)')
     _add_device(p)
 
 def _similar_parser(commands):
-    p = _add_command(commands, 'similar', 'list the items whose factors are nearest to those of one',
-                     similar_command, _recommending)
+    nearest = 'list the items nearest to one: by their factors, or of ease those that speak most for it'
+    p = _add_command(commands, 'similar', nearest, similar_command, _recommending)
     p.add_argument('folder', help='what train wrote')
     p.add_argument('item', help='a title, as in the ratings')
     p.add_argument('-n', type=_count, default=10, help='how many (default: 10)')
@@ -389,9 +393,24 @@ def _make(name, n_users, n_items, n_factors, dls):
 
 def _trained(dls, model, recipe, seed):
     "A learner that has been trained in silence"
+    if model == 'bayes': return _solved(dls, seed)
     learn = recipe.learner(dls, lambda u, i: _make(model, u, i, recipe.n_factors, dls), seed)
     with learn.no_bar(), learn.no_logging(): recipe.fit(learn)
     return learn
+
+def _solved(dls, seed):
+    "A learner with the seventh model, which is fitted in closed form"
+    from fastai.learner import Learner
+    from collab_course.bayes import BayesianMF
+    from collab_course.loaders import mse_flat
+    return Learner(dls, BayesianMF.from_dls(dls).fit(dls, seed=seed), loss_func=mse_flat)
+
+def _with_seconds(ratings, column=None):
+    "The table with the times in the column where loaders look for them, or without one"
+    from collab_course.columns import seconds_of
+    seconds = seconds_of(ratings, column)
+    ratings = ratings.drop(columns='timestamp', errors='ignore')
+    return ratings if seconds is None else ratings.assign(timestamp=seconds)
 
 def _device(name:str) -> str:
     "The device, if there is one of that name"
@@ -413,9 +432,9 @@ def _train_data(args):
 
 def _held_out(ratings, args) -> dict:
     "Which rows are held out, as an argument of `from_df`"
-    if not args.time: return dict(valid_pct=args.valid)
+    if args.time: need_columns(ratings, [args.time], args.ratings)
+    if not args.time or not args.valid: return dict(valid_pct=args.valid)
     from collab_course.evaluation import time_split
-    need_columns(ratings, [args.time], args.ratings)
     return dict(valid_idx=time_split(ratings, 1 - args.valid, time=args.time)[1])
 
 def train_command(args):
@@ -439,7 +458,8 @@ def train_command(args):
 def _quiet(line:str): "Nothing is said where JSON is wanted"
 
 _measures = dict(rmse='RMSE', rmse_of_the_mean='RMSE of always the mean',
-                 rmse_of_biases='RMSE of biases alone', ndcg='nDCG@10',
+                 rmse_of_biases='RMSE of biases alone',
+                 rmse_at_known_times='RMSE where the times of the ratings are told', ndcg='nDCG@10',
                  ndcg_of_popularity='nDCG@10 of what is popular')
 
 def _for_the_card(report:dict) -> dict:
@@ -454,17 +474,29 @@ def _train_rater(args, ratings, device, say) -> tuple: # a learner, what was mea
     from collab_course.loaders import RatingsDataLoaders
     def loaders(**rows): return RatingsDataLoaders.from_df(ratings, seed=args.seed, device=device, **rows)
     say(describe_ratings(ratings))
-    dls = loaders(**_held_out(ratings, args))
+    held_out = _held_out(ratings, args)
+    if args.model == 'bayes': ratings = _with_seconds(ratings, args.time)
+    dls = loaders(**held_out)
     recipe = _recipe(args, len(dls.train_ds))
-    say(f"training {args.model} for {recipe.n_epoch} epochs in batches of {recipe.bs}")
+    say(_how(args.model, dls, recipe))
     learn = _trained(dls, args.model, recipe, args.seed)
     errors = _errors(learn, recipe, args)
     if errors: say(_said(errors))
     if errors and not args.keep_held_out:
         learn = _trained(loaders(valid_pct=0.), args.model, recipe, args.seed)
         say(_again)
-    return learn, dict(held_out=errors.get('held_out', 0), rmse=errors.get('rmse'),
-                       rmse_of_the_mean=errors.get('mean'), rmse_of_biases=errors.get('biases'))
+    report = dict(held_out=errors.get('held_out', 0), rmse=errors.get('rmse'),
+                  rmse_of_the_mean=errors.get('mean'), rmse_of_biases=errors.get('biases'))
+    if args.model != 'bayes': return learn, report
+    noise = round(learn.model.rating_noise, 4)
+    say(f"noise ±{noise}: how far a single rating strays where all else is known")
+    return learn, report | dict(rmse_at_known_times=errors.get('timed'), noise=noise)
+
+def _how(model:str, dls, recipe) -> str:
+    if model != 'bayes': return f"training {model} for {recipe.n_epoch} epochs in batches of {recipe.bs}"
+    has_times = dls.train_ds.time is not None
+    times = 'with the times of the ratings' if has_times else 'without times: not every rating has one'
+    return f"fitting {model} in closed form, {times}"
 
 _again = 'trained again on all ratings, those held out included (--keep-held-out does not)'
 
@@ -477,20 +509,36 @@ def _errors(learn, recipe, args) -> dict:
     if not n_valid: return {}
     from collab_course.progression import mean_baseline
     biases = learn if args.model == 'biases' else _trained(learn.dls, 'biases', recipe, args.seed)
-    squares = dict(rmse=learn.recorder.values[-1][1], mean=mean_baseline(learn.dls)[1],
-                   biases=biases.recorder.values[-1][1])
+    squares = dict(mean=mean_baseline(learn.dls)[1], biases=biases.recorder.values[-1][1])
+    if args.model == 'bayes': squares |= _errors_in_closed_form(learn)
+    else: squares['rmse'] = learn.recorder.values[-1][1]
     return dict(held_out=n_valid, **{name: round(mse**.5, 4) for name, mse in squares.items()})
+
+def _errors_in_closed_form(learn) -> dict:
+    "Without the times of the ratings, as for a list; and with them, if they are known"
+    from collab_course.bayes_fit import with_times
+    ds = learn.dls.valid_ds
+    errors = dict(rmse=_mse(learn, ds.x))
+    return errors if ds.time is None else errors | dict(timed=_mse(learn, with_times(ds)))
+
+def _mse(learn, x) -> float:
+    "The mean squared error on the ratings held out, a block of them at a time"
+    import torch
+    from collab_course.loaders import mse_flat
+    predicted = [learn.model(rows.to(learn.dls.device)).cpu() for rows in x.split(2**18)]
+    return mse_flat(torch.cat(predicted), learn.dls.valid_ds.y.cpu()).item()
 
 def _said(errors:dict) -> str:
     line = (f"RMSE {errors['rmse']} on {errors['held_out']:,} ratings held out "
             f"(always the mean: {errors['mean']}; biases alone: {errors['biases']})")
+    if 'timed' in errors: line += f"; {errors['timed']} if it is told when they were given"
     if errors['rmse'] < errors['mean']: return line
     return f"{line}\nwarning: no better than always saying the mean: there is too little to learn from"
 
 # %% ../nbs/package/18_cli.ipynb #a11e8d7c
 def _check_training(args):
     "Raise `Unusable` for options that the model has no use for"
-    unused = {'popularity': ('recipe', 'epochs'), 'ease': ('recipe', 'epochs'), 'mult-dae': ('recipe',)}
+    unused = dict.fromkeys(('popularity', 'ease', 'bayes'), ('recipe', 'epochs')) | {'mult-dae': ('recipe',)}
     for option in unused.get(args.model, ()):
         given = getattr(args, option) is not None
         need(not given, f"--{option} is of no use to {args.model}: leave it out", Unusable)
@@ -634,11 +682,12 @@ def similar_command(args):
     item = _known(args.item, rec.items)
     near = rec.similar(item, args.n, min_ratings=args.min_ratings)
     rows = []
-    for name, cosine, mean, n in near.itertuples(index=False, name=None):
+    metric = near.columns[1]                                             # cosine, or of ease weight
+    for name, value, mean, n in near.itertuples(index=False, name=None):
         mean = round(float(mean), 4) if mean == mean else None          # JSON has no NaN
-        rows.append(dict(item=name, cosine=round(float(cosine), 4), mean=mean, n_ratings=int(n)))
+        rows.append({'item': name, metric: round(float(value), 4), 'mean': mean, 'n_ratings': int(n)})
     if args.json: return _json(dict(item=item, similar=rows))
-    for r in rows: _say(f"{r['cosine']:6.3f}  {_printable(r['item'])}  ({r['n_ratings']} ratings)")
+    for r in rows: _say(f"{r[metric]:6.3f}  {_printable(r['item'])}  ({r['n_ratings']} ratings)")
 
 def predict_command(args):
     "Print what a user would rate."

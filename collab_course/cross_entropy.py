@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['softmax_recipe', 'ordinal_recipe', 'HasLevels', 'levels_of', 'RatingCrossEntropy', 'RatingClasses',
-           'SoftmaxDotProduct', 'OrdinalDotProduct', 'class_learner', 'distribution', 'GaussianAround', 'reliability',
-           'calibration_error', 'class_report', 'two_peaks', 'plot_distributions']
+           'SoftmaxDotProduct', 'OrdinalDotProduct', 'class_learner', 'distribution', 'GaussianAround', 'error_spread',
+           'fit_cuts', 'reliability', 'calibration_error', 'class_report', 'two_peaks', 'plot_distributions']
 
 # %% ../nbs/package/12_cross_entropy.ipynb #5be5b63c
 from dataclasses import replace
@@ -19,7 +19,7 @@ from .loaders import *
 from .interface import *
 from .training import *
 from .svdpp import *
-from .interface import _kept_arguments
+from .interface import _device, _kept_arguments
 
 # %% ../nbs/package/12_cross_entropy.ipynb #78434ddb
 class HasLevels(Module):
@@ -31,6 +31,8 @@ class HasLevels(Module):
         return out.to(self.levels.dtype).softmax(dim=1) @ self.levels
 
 # %% ../nbs/package/12_cross_entropy.ipynb #97539582
+def _says_probabilities(model) -> bool: return callable(getattr(type(model), 'probabilities', None))
+
 def levels_of(
     x # Loaders, or a model of classes
 ) -> list: # Ascending
@@ -38,7 +40,7 @@ def levels_of(
 
     Raises `DataError` where there are fewer than 2 or more than 100, `NotInModel` for other models."""
     if isinstance(x, Ensemble): return levels_of(x.models[0])
-    if isinstance(x, HasLevels): return x.levels.tolist()
+    if isinstance(x, HasLevels) or _says_probabilities(x): return torch.as_tensor(x.levels).tolist()
     is_dls = isinstance(x, DataLoaders)
     need(is_dls, f"{type(x).__name__} has no levels; it is not a model of classes", NotInModel)
     found = sorted(x.train_ds.y.unique().tolist())
@@ -194,6 +196,13 @@ def class_learner(
     return learn
 
 # %% ../nbs/package/12_cross_entropy.ipynb #c2b0044e
+class _LogProbabilities(HasLevels):
+    "A model that returns ratings and has `probabilities` and `levels`, as one that returns logits"
+    def __init__(self, model):
+        self.model, self.n_users, self.n_items = model, model.n_users, model.n_items
+        self.levels = torch.tensor(model.levels, device=_device(model))
+    def forward(self, x): return self.model.probabilities(x).log()
+
 def distribution(
     model, # A model of classes, or an `Ensemble` of them
     users, # Indices of users, any shape
@@ -208,6 +217,7 @@ def distribution(
         different = {tuple(levels_of(m)) for m in model.models}
         need(len(different) == 1, 'the models have different levels')
         return torch.stack([distribution(m, users, items) for m in model.models]).mean(dim=0)
+    if _says_probabilities(model): model = _LogProbabilities(model)
     need(isinstance(model, HasLevels), f'{type(model).__name__} says one number, not a distribution; '
                                        '`GaussianAround` makes one of it', NotInModel)
     shape, outputs = output_blocks(model, users, items)
@@ -262,6 +272,40 @@ class GaussianAround(HasLevels):
 
     @classmethod
     def from_arguments(cls, model, **rest): return cls(rebuild(*model), **rest)
+
+# %% ../nbs/package/12_cross_entropy.ipynb #6ec18e9b
+def error_spread(
+    model, # A model that `score` can ask
+    ds     # A data set of loaders
+) -> float:
+    "The root of the mean squared error: a `sigma` for `GaussianAround`, if the ratings are new to the model."
+    x, y = ds[:]
+    return mse_flat(score(model, x[:, 0], x[:, 1]), y).sqrt().item()
+
+def _pieces_loss(numbers, rating, given) -> Tensor:
+    "Log-loss of cuts and, last, the logarithm of a spread"
+    below = torch.special.ndtr((numbers[:-1] - rating)/numbers[-1].exp())
+    below = F.pad(F.pad(below, (1, 0), value=0.), (0, 1), value=1.)
+    return F.nll_loss(below.diff(dim=1).clamp(min=1e-12).log(), given)
+
+def fit_cuts(
+    model, # A model that `score` can ask
+    ds,    # A data set of loaders, which the model has not seen
+    levels # The ratings that the classes stand for, ascending
+) -> tuple: # (n_levels - 1,) cuts, the spread
+    "The `cuts` and the `sigma` for `GaussianAround` with the least log-loss on a data set."
+    (x, y), levels = ds[:], _levels(levels).double()
+    rating, given = score(model, x[:, 0], x[:, 1]).double()[:, None], RatingCrossEntropy(levels).index(y)
+    start = F.pad((levels[1:] + levels[:-1])/2, (0, 1))                   # half-way, a spread of 1
+    numbers = start.to(rating.device).requires_grad_()
+    optimiser = torch.optim.LBFGS([numbers], max_iter=200, line_search_fn='strong_wolfe')
+    def closure():
+        optimiser.zero_grad()
+        loss = _pieces_loss(numbers, rating, given)
+        loss.backward()
+        return loss
+    optimiser.step(closure)
+    return numbers[:-1].detach(), numbers[-1].exp().item()
 
 # %% ../nbs/package/12_cross_entropy.ipynb #a536914b
 def reliability(

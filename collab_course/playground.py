@@ -20,6 +20,7 @@ from .pages import fill_page
 from .ranking import *
 from .recommendation import *
 from .titles import _articles
+from .uncertainty import cuts_a_line, folds_in
 
 # %% ../nbs/package/16_playground.ipynb #aec68157
 def _text(numbers:np.ndarray) -> str: return base64.b64encode(numbers.tobytes()).decode()
@@ -68,7 +69,8 @@ def _dot_part(rec:Recommender, items:Tensor) -> dict:
                 precision=_packed_symmetric(prior['precision']), range=dot.y_range)
 
 # %% ../nbs/package/16_playground.ipynb #66e1d53f
-def _is_bayesian(model) -> bool: return hasattr(model, 'from_rated') and hasattr(type(model), 'fold_in')
+def _is_bayesian(model) -> bool:
+    return hasattr(model, 'from_rated') and folds_in(model) and not cuts_a_line(model)
 
 def _bayes_part(rec:Recommender, items:Tensor, n_patterns:int=24) -> dict:
     "The seventh model: a normal distribution for each item, and a prior that depends on who rated what"

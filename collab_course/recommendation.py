@@ -133,7 +133,7 @@ class Recommender:
 
 # %% ../nbs/package/13_recommendation.ipynb #908dfed2
 _result_columns = {'predicted', 'score', 'sd', 'narrows', 'cosine', 'euclidean', 'mse', 'mean', 'n_ratings',
-                   'rank', 'neighbour', 'bias'}
+                   'rank', 'neighbour', 'bias', 'weight'}
 _wild = 'NaN, infinity or numbers beyond 1e12'
 
 def is_sound(
@@ -271,8 +271,9 @@ def _check_order(self:Recommender, by:str, n_sd, seed):
 def _order(self:Recommender, users, cand, by:str, n_sd:float, seed:int) -> Tensor: # (b,), (c,) → (b, c)
     "What orders the candidates of each user"
     if by == 'mean' or not len(users): return self._scores(users, cand)
-    mean, sd = (f(self.model, users[:, None], cand) for f in (score, uncertainty))
-    if by == 'sure': return mean - n_sd*sd
+    if by == 'sure':
+        return score(self.model, users[:, None], cand) - n_sd*uncertainty_grid(self.model, users, cand)
+    mean, sd = line_grid(self.model, users, cand)
     return drawn_ratings(mean, sd, self.model.rating_noise, self._vectors(cand), self._covariances(users),
                          users, cand, seed)
 
@@ -456,16 +457,36 @@ def _pairs(pairs, columns) -> list:
 def similar(self:Recommender,
     title,               # Of an item
     n:int=10,            # How many
-    metric:str='cosine', # 'cosine': high is near; 'euclidean' or 'mse': low is near
+    metric:str=None,     # 'cosine', if None: high is near; 'euclidean' or 'mse': low is near
     min_ratings:int=0    # Only those with at least so many ratings
-) -> pd.DataFrame: # The item's column, the metric, mean, n_ratings; nearest first
+) -> pd.DataFrame: # The item's column, the metric (of `EASE`: `weight`), mean, n_ratings; nearest first
     """The items whose factors are nearest, as in lesson 4.
 
-    Raises `UnknownName`, and `NotInModel` for a model without factors."""
-    title = self.items[self._index(title, self.item_name)]
-    near = self.interpretation.similar(title, n, metric, min_ratings=min_ratings)
+    `EASE` has no factors. Near are then the items that speak most for this one: `weight` is what having one
+    of them adds to its score. Raises `UnknownName`, and `NotInModel` for a model without either."""
+    row = self._index(title, self.item_name)
+    near = self._speaking_for if isinstance(self.model, EASE) else self._near
+    near = near(row, n, metric, min_ratings)
     if near.empty: raise DataError(f"no other {self.item_name} has {min_ratings} ratings or more")
     return near.reset_index(drop=True)
+
+@patch
+def _near(self:Recommender, row:int, n:int, metric, min_ratings:int) -> pd.DataFrame:
+    try: return self.interpretation.similar(self.items[row], n, metric or 'cosine', min_ratings=min_ratings)
+    except NotInModel:
+        raise NotInModel(f"{type(self.model).__name__} has neither factors nor weights between items, so "
+                         'none is near another: take EASE, or a model with factors such as MultDAE') from None
+
+@patch
+def _speaking_for(self:Recommender, row:int, n:int, metric, min_ratings:int) -> pd.DataFrame:
+    "The items with the largest weights in an item's regression on all others"
+    whole_number(n)
+    need(metric in (None, 'weight'), f"EASE has no factors, so there is no {metric!r}: leave the metric out",
+         NotInModel)
+    rows = most_rated_rows(self.interpretation.info('item'), min_ratings)
+    rows = rows[rows.index != row]
+    rows.insert(1, 'weight', self.model.weights[:, row].cpu().numpy()[rows.index])
+    return rows.sort_values('weight', ascending=False, kind='stable').head(n)
 
 @patch
 def _index(self:Recommender, name, column:str) -> int:
@@ -606,6 +627,8 @@ def _new_scores(self:Recommender, rated, ratings, labels, idx) -> Tensor: # as m
     if self.ranks: return self._ranked_new(rated)[idx]
     if folds_in(self.model):
         linear = self._new_linear(rated, ratings, labels, idx)
+        if cuts_a_line(self.model):
+            return self.model.stars(linear, self._line_sd(rated, ratings, idx))[0].float()
         return _cut(linear, _limits(self.model)).float()
     (factors, bias), dot, i = self._solved(rated, ratings, labels), self._dot, idx.to(self.device)
     vector = factors.to(dot.items.dtype).to(self.device)
@@ -678,7 +701,14 @@ def _cut(t:Tensor, limits:tuple) -> Tensor: return t if limits is None else t.cl
 @patch
 def _new_sd(self:Recommender, rated, stars, labels, items) -> Tensor: # (c,) float64
     "How far somebody new may be from what is predicted for them"
-    mean, covariance = self._fold(rated, stars)
+    sd = self._line_sd(rated, stars, items)
+    if not cuts_a_line(self.model): return sd
+    return self.model.stars(self._new_linear(rated, stars, labels, items), sd)[1]
+
+@patch
+def _line_sd(self:Recommender, rated, stars, items) -> Tensor: # (c,) float64
+    "The same, where a person's numbers add up"
+    _, covariance = self._fold(rated, stars)
     vectors = self._vectors(items)
     of_person = torch.einsum('cd,de,ce->c', vectors, covariance, vectors)
     return (of_person + self._item_variance[items] + self.model.rating_noise**2).sqrt()
@@ -691,16 +721,18 @@ def _item_variance(rec:Recommender, most:int=2**17) -> Tensor: # (n_items,) floa
     items = torch.arange(n_items)
     vectors, covariances = rec._vectors(items), rec._covariances(users)
     of_users = torch.einsum('cd,ude,ce->uc', vectors, covariances, vectors)
-    variance = uncertainty(rec.model, users[:, None], items).cpu().double()**2
+    variance = line_of(rec.model, users[:, None], items)[1].cpu().double()**2
     return (variance - of_users - rec.model.rating_noise**2).clamp(min=0).mean(0)
 
 @patch
 def _new_order(self:Recommender, rated, stars, labels, items, mean, sd, by:str, n_sd, seed) -> Tensor: # (c,)
     "What orders the items of somebody new"
-    if by == 'mean' and not folds_in(self.model): return mean.clone()
+    cuts = cuts_a_line(self.model)
+    if by == 'mean' and (cuts or not folds_in(self.model)): return mean.clone()
     if by == 'mean': return self._new_linear(rated, stars, labels, items)
     if by == 'sure': return mean - n_sd*sd
     _, covariance = self._fold(rated, stars)
+    if cuts: mean, sd = self._new_linear(rated, stars, labels, items), self._line_sd(rated, stars, items)
     return drawn_ratings(mean[None], sd[None], self.model.rating_noise, self._vectors(items),
                          covariance[None], [0], items, seed)[0]
 
@@ -710,7 +742,7 @@ def _narrows(self:Recommender, rated, stars) -> Tensor: # (n_items − 1,), with
     "Which share of the variance of somebody new's predictions a rating of each item takes away"
     everything = torch.arange(1, len(self.items))
     _, covariance = self._fold(rated, stars)
-    return narrowing(self._vectors(everything), covariance, self._new_sd(rated, stars, None, everything))
+    return narrowing(self._vectors(everything), covariance, self._line_sd(rated, stars, everything))
 
 @patch
 def _times_rated(self:Recommender, items) -> Tensor: # (c,)
@@ -790,7 +822,8 @@ def update(self:Recommender,
     """Take in ratings that came later by training on from where the model is.
 
     New users and items get rows at the end of the vocabulary, without labels where none are said; a new
-    rating of an old pair replaces the old one.
+    rating of an old pair replaces the old one. Blanks around a name make no other one: it is what the
+    vocabulary has with or without them, and new names lose them, as in `read_ratings`.
 
     First only the new rows move, for five epochs (or 100 steps, if that is more) of what was rated by or of
     them, then everything. Without the old rows (`sample=0`) the model would forget: they are kept with the
@@ -896,6 +929,7 @@ def _later_rows(self:Recommender, ratings, wider:bool) -> tuple: # (n, 2), (n,),
     new = self._read_later(ratings, names)
     if not set(names[:2]) <= set(ratings): self._check_sides(new)
     new = new.rename(columns=dict(zip(('user', 'item', 'rating'), names)))
+    for column, vocab in self.classes.items(): new[column] = _as_known(new[column], vocab)
     classes = {column: _extended(column, vocab, new[column]) for column, vocab in self.classes.items()}
     self._check_reach(new[self.rating_name], wider)
     return *_encode(new, classes, self.rating_name), classes
@@ -917,6 +951,13 @@ def _check_sides(self:Recommender, new:pd.DataFrame):
     raise DataError(f"the column taken for the {self.user_name} holds what the model knows as "
                     f"{self.item_name}, such as {new.user.iloc[0]!r}: "
                     f"name the columns {[*self.classes, self.rating_name]}")
+
+def _as_known(names:pd.Series, vocab:list) -> pd.Series:
+    "Names without blanks around them, as the vocabulary has them where that has blanks"
+    exact = set(vocab)
+    with_blanks = [name for name in vocab[:0:-1] if isinstance(name, str) and name.strip() not in exact]
+    known = {name.strip(): name for name in with_blanks}
+    return names.map(lambda name: known.get(name, name)) if known else names
 
 def _extended(column:str, vocab:list, names:pd.Series) -> list:
     "A vocabulary with new names at its end, in order; a `DataError` where they are of another kind"

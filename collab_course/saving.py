@@ -18,8 +18,8 @@ from .history import *
 from .recommendation import *
 from .sharing import *
 # so that their models are known when one is loaded
-from . import bayes, dot_product, keras_style, labels, neural_net, progression, ranking  # noqa: F401
-from . import svdpp  # noqa: F401
+from . import bayes, dot_product, keras_style, labels, neural_net, ordered_bayes  # noqa: F401
+from . import progression, ranking, svdpp  # noqa: F401
 
 # %% ../nbs/package/14_saving.ipynb #6b3ba2f5
 _format, _version = 'collab_course.Recommender', 2

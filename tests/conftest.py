@@ -20,6 +20,7 @@ from collab_course.keras_style import KerasStyleBias, KerasStyleDotProduct, Kera
 from collab_course.labels import DotProductLabels, LabelSet, LabelsNN
 from collab_course.loaders import RatingsDataLoaders
 from collab_course.neural_net import CollabNN
+from collab_course.ordered_bayes import OrderedBayesianMF
 from collab_course.progression import BiasOnly
 from collab_course.ranking import EASE, MultDAE, Popularity
 from collab_course.svdpp import SVDpp, Ensemble
@@ -71,6 +72,7 @@ ALL_MODELS = {
     'SVD++, labels': (_with_pairs(SVDpp, 4, R, labels=both), {}),
     'ensemble': (lambda d: Ensemble([DotProductBias(d.n_users, d.n_items, 4, R), _net(CollabNN)(d)]), {}),
     'Bayes': (lambda d: BayesianMF.from_dls(d, 4).fit(d), {}),
+    'Bayes, ordered stars': (lambda d: OrderedBayesianMF.from_dls(d, 4).fit(d), {}),
     'softmax': (_sized(SoftmaxDotProduct, 4, [1, 5]), stars),
     'ordinal': (_sized(OrdinalDotProduct, 4, [1, 5]), stars),
     'bell curve': (_around(_sized(DotProductBias, 4, R)), knows_nothing),

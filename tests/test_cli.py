@@ -1,7 +1,7 @@
 "The command, as a user calls it."
 import subprocess, sys
 
-import pandas as pd, pytest
+import numpy as np, pandas as pd, pytest
 
 from collab_course.synthetic import synthetic_ratings
 
@@ -431,3 +431,99 @@ def test_lists_of_ratings_are_called_poor(films, capsys):
     got = said(capsys, 'recommend', films/'model', '--user', 'u7', '-n', 3)
     assert got.out.splitlines()[0].split() == ['predicted', 'item'] and 'EASE' in got.err
     assert 'should be ITEM=RATING' in said(capsys, 'recommend', films/'model', '--rated', 'x', status=2).err
+
+
+# The model that says how sure it is
+
+@pytest.fixture(scope='module')
+def timed(tmp_path_factory):
+    "A folder with made ratings, whose times are a date in `day`, seconds in `time` and nothing in `bare`"
+    folder = tmp_path_factory.mktemp('timed')
+    r = synthetic_ratings(40, 30, 600).ratings
+    r = r.assign(item='film ' + r['item'].astype(str), user='u' + r.user.astype(str))
+    seconds = 978_300_000 + 40*np.arange(len(r))
+    r.to_csv(folder/'bare.csv', index=False)
+    r.assign(time=seconds).to_csv(folder/'time.csv', index=False)
+    r.assign(day=pd.to_datetime(seconds, unit='s')).to_csv(folder/'day.csv', index=False)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def sure(timed):
+    "The seventh model of these ratings"
+    from collab_course.cli import main
+    assert main(['train', str(timed/'time.csv'), '--model', 'bayes', '--out', str(timed/'sure')]) == 0
+    return timed/'sure'
+
+
+def test_the_seventh_model_says_how_sure_it_is(timed, tmp_path, capsys):
+    import json
+    from collab_course.saving import Recommender
+    train = 'train', timed/'time.csv', '--model', 'bayes', '--out', tmp_path/'m'
+    out = said(capsys, *train).out.splitlines()
+    assert out[1] == 'fitting bayes in closed form, with the times of the ratings'
+    assert out[2].startswith('RMSE ') and 'biases alone: ' in out[2] and 'told when they were given' in out[2]
+    assert 'trained again on all' in out[3] and out[4].startswith('noise ±') and 'written to' in out[5]
+    got = json.loads(said(capsys, *train, '--keep-held-out', '--json').out)
+    rec = Recommender.load(tmp_path/'m')
+    assert got['held_out'] == 60 and 0 < got['noise'] == round(rec.model.rating_noise, 4)
+    assert 0 < got['rmse'] < got['rmse_of_the_mean'] and 0 < got['rmse_at_known_times']
+    assert rec.model.n_sittings and rec.rated.trained.sum() == 540
+    kept = said(capsys, *train, '--seed', 3, '--valid', 0).out.splitlines()
+    assert len(kept) == 4 and kept[2].startswith('noise ±')
+    got = json.loads(said(capsys, *train, '--valid', 0, '--json').out)
+    assert got['rmse'] is None and got['rmse_at_known_times'] is None and got['noise'] > 0
+
+
+def test_times_are_used_where_the_file_has_them(timed, tmp_path, capsys):
+    from collab_course.saving import Recommender
+    def trained(file, *args):
+        train = 'train', timed/file, '--model', 'bayes', '--valid', 0, '--out', tmp_path/'m'
+        return said(capsys, *train, *args).out, Recommender.load(tmp_path/'m').model
+    out, model = trained('bare.csv')
+    assert 'without times: not every rating has one' in out and model.n_sittings == 0
+    _, by_seconds = trained('time.csv')
+    out, by_date = trained('day.csv', '--time', 'day')
+    assert 'with the times' in out and by_date.n_sittings == by_seconds.n_sittings > 0
+    assert (by_date.sittings.key == by_seconds.sittings.key).all()
+    out, model = trained('day.csv')                               # no column is called like a time
+    assert 'without times' in out and model.n_sittings == 0
+
+
+def test_lists_of_the_seventh_model_in_every_order(sure, tmp_path, capsys):
+    import json
+    from collab_course.saving import Recommender
+    rec = Recommender.load(sure)
+    for by in ('mean', 'sure', 'curious'):
+        got = said(capsys, 'recommend', sure, '--user', 'u7', '--by', by, '-n', 4, '--json')
+        want = rec.recommend('u7', 4, by=by)
+        assert [row['item'] for row in json.loads(got.out)['items']] == want['item'].tolist()
+        new = said(capsys, 'recommend', sure, '--rated', 'film 1=5', '--by', by, '-n', 4).out.splitlines()
+        assert new[0].split() == ['predicted', 'sd', 'item'] and len(new) == 5 and '±' in new[1]
+        said(capsys, 'recommend', sure, '--all', '--by', by, '-n', 4, '--out', tmp_path/f'{by}.csv')
+        mine = pd.read_csv(tmp_path/f'{by}.csv').query('user == "u7"')
+        assert mine['item'].tolist() == want['item'].tolist() and list(mine)[-2:] == ['predicted', 'sd']
+    assert '±' in said(capsys, 'predict', sure, '--user', 'u7', '--item', 'film 3').out
+    assert 'BayesianMF' in said(capsys, 'info', sure).out
+
+
+def test_the_seventh_model_later_and_as_a_page(timed, sure, tmp_path, capsys):
+    import json
+    rows = ''.join(f'new,film {i},{1 + i % 5},9783{i:05}\n' for i in range(12))
+    (tmp_path/'later.csv').write_text('user,item,rating,time\n' + rows)
+    done = said(capsys, 'update', sure, tmp_path/'later.csv', '--out', tmp_path/'m').out
+    assert 'BayesianMF for 41 users and 30 items, 612 ratings' in done
+    got = json.loads(said(capsys, 'recommend', tmp_path/'m', '--user', 'new', '--by', 'sure', '--json').out)
+    assert len(got['items']) == 10 and all(row['sd'] > 0 for row in got['items'])
+    got = json.loads(said(capsys, 'evaluate', tmp_path/'m', timed/'time.csv', '--json').out)
+    assert got['known'] == 600 and got['rmse'] < got['rmse_of_the_mean']
+    assert 'makes no connection' in said(capsys, 'page', sure, '--out', tmp_path/'p.html').out
+    assert (tmp_path/'p.html').read_text().lstrip().lower().startswith('<!doctype html>')
+
+
+@pytest.mark.parametrize('option', [('--epochs', 3), ('--recipe', 'fast')])
+def test_what_the_seventh_model_has_no_use_for(option, timed, tmp_path, capsys):
+    train = 'train', timed/'time.csv', '--model', 'bayes', '--out', tmp_path/'m'
+    err = said(capsys, *train, *option, status=2).err
+    assert err == f'collab-course: {option[0]} is of no use to bayes: leave it out\n'
+    assert not (tmp_path/'m').exists()

@@ -147,8 +147,9 @@ def test_pages_made_of_notebooks_say_what_a_picture_shows():
 ORDER = """
 errors files tables columns data movielens synthetic loaders dot_product interface history testing training
 blocks distributed keras_training progression bayes_fit ensembles interpretation label_sets neighbours pca
-maps neural_net keras_style labels svdpp bayes cross_entropy evaluation rankers titles uncertainty ranking
-recommendation sharing saving spreadsheet pages playground robust_pca benchmarks cuda_figures cli exercises
+maps neural_net keras_style labels svdpp bayes cross_entropy evaluation ordered_bayes rankers titles
+uncertainty ranking recommendation sharing saving spreadsheet pages playground robust_pca benchmarks
+cuda_figures cli exercises scale
 """.split()
 
 

@@ -10,6 +10,7 @@ from fastai.tabular.all import *
 from conftest import parity, people
 from collab_course import recommendation, saving
 from collab_course.cli import main
+from collab_course.data import read_ratings
 from collab_course.errors import DataError
 from collab_course.synthetic import synthetic_ratings
 from collab_course.bayes import BayesianMF
@@ -360,6 +361,36 @@ def test_similar(learn):
     )
     assert len(rec.similar(3, 99)) == 19 and rec.similar(3, 2, metric='mse').mse.is_monotonic_increasing
     with pytest.raises(DataError, match='no other item has 21 ratings'): rec.similar(3, min_ratings=21)
+
+
+def test_similar_by_weights(tmp_path, capsys):
+    "Odd and even: EASE has no factors, and what speaks for an item is of its own kind"
+    everything = [(u, i) for u in range(1, 21) for i in range(1, 13)]
+    pairs = torch.tensor([(u, i) for u, i in everything if (u + i) % 2 == 0 and (u*i) % 5])
+    ratings = History(pairs, 21, 13, torch.ones(len(pairs)))
+    classes = dict(user=['#na#', *range(20)], item=['#na#', *(f'film {i}' for i in range(1, 13))])
+    rec = Recommender(EASE(21, 13, pairs, l2=1.), classes, ratings)
+    got = rec.similar('film 3', 5)
+    assert list(got) == ['item', 'weight', 'mean', 'n_ratings'] and got.weight.is_monotonic_decreasing
+    assert {int(name.split()[1]) % 2 for name in got['item'][:4]} == {1}
+    assert 'film 3' not in got['item'].tolist()
+    best = rec.model.weights[1:, 3].topk(5)
+    assert got.weight.tolist() == best.values.tolist()
+    # what one item adds to the score of another
+    assert rec.predict_new([got['item'][0]], ['film 3'])[0] == got.weight[0]
+    most = int(rec.rated.counts().max())
+    assert (rec.similar('film 3', 12, min_ratings=most).n_ratings == most).all()
+    with pytest.raises(NotInModel, match="EASE has no factors, so there is no 'cosine': leave"):
+        rec.similar('film 3', metric='cosine')
+    with pytest.raises(UnknownName): rec.similar('film 33')
+    with pytest.raises(DataError, match='no other item has 99 ratings'): rec.similar('film 3', min_ratings=99)
+    rec.save(tmp_path/'r')
+    shown = json.loads(out_of(capsys, 'similar', tmp_path/'r', 'film 3', '-n', 2, '--json'))['similar']
+    assert [row['item'] for row in shown] == got['item'][:2].tolist() and shown[0]['weight'] > 0
+    assert out_of(capsys, 'similar', tmp_path/'r', 'film 3', '-n', 2).count('\n') == 2
+    popular = Recommender(Popularity(21, 13, pairs), classes, ratings)
+    with pytest.raises(NotInModel, match='Popularity has neither factors nor weights .*: take EASE'):
+        popular.similar('film 3')
 
 
 # Somebody new
@@ -1120,6 +1151,43 @@ def test_unusable_updates():
 def later(*rows): return pd.DataFrame(rows, columns=['user', 'item', 'rating'])
 
 
+def with_blanks(read):
+    "A recommender of ratings in which every second film has blanks around its name"
+    films = [f' film {i} ' if i % 2 else f'film {i}' for i in range(8)]
+    rows = [(f'u{u}', film, 1 + (u + i) % 5) for u in range(8) for i, film in enumerate(films)]
+    dls = RatingsDataLoaders.from_df(read(later(*rows)), valid_pct=0, seed=0, bs=16)
+    model = DotProductBias(dls.n_users, dls.n_items, 2, R)
+    return Recommender.from_learner(Learner(dls, model, loss_func=mse_flat))
+
+
+@pytest.mark.parametrize('read', [lambda table: table, read_ratings], ids=['as it is', 'read'])
+def test_blanks_around_a_name_make_no_other_one(read):
+    rec = with_blanks(read)
+    for film in ('film 3', ' film 3 ', 'film 3\t', 'film 4', ' film 4'):
+        for user in ('u1', ' u1 '):
+            more = rec.update(later((user, film, 2.)), n_epoch=0)
+            assert more.classes == rec.classes and len(more.rated) == len(rec.rated) == 64
+            [known] = [name for name in rec.items if name.strip() == film.strip()]
+            pair = torch.tensor([rec.users.index('u1'), rec.items.index(known)])
+            changed = more.rated.ratings[(more.rated.pairs == pair).all(1)]
+            assert changed.tolist() == [2.]
+    with pytest.warns(UserWarning, match='1 rows repeat'):
+        new = later(('u1', ' film 9', 2.), ('u1', 'film 9 ', 3.), (' u9', 'film 9', 4.))
+        more = rec.update(new, n_epoch=0)
+    assert more.items == [*rec.items, 'film 9'] and more.users == [*rec.users, 'u9']
+    assert more.update(later(('u2', ' film 9 ', 2.)), n_epoch=0).items == more.items
+
+
+def test_blanks_in_the_files_of_the_command(tmp_path, capsys):
+    rows = [f'u{u}, film {i} ,{1 + (u + i) % 5}' for u in range(8) for i in range(8)]
+    (tmp_path/'a.csv').write_text('\n'.join(['user,item,rating', *rows]))
+    new = [f' new,film {i},{1 + i % 5}' for i in range(10)]
+    (tmp_path/'b.csv').write_text('\n'.join(['user,item,rating', *new]))
+    out_of(capsys, 'train', tmp_path/'a.csv', '--valid', 0, '--epochs', 1, '--out', tmp_path/'m')
+    done = out_of(capsys, 'update', tmp_path/'m', tmp_path/'b.csv', '--out', tmp_path/'m')
+    assert '9 users and 10 items, 74 ratings' in done
+
+
 @pytest.mark.parametrize('name', ['labels', 'implicit, labels', 'labels net', 'labels in an ensemble'])
 def test_labels_of_those_who_came_later(name, tmp_path):
     models = MODELS | {'labels in an ensemble': lambda d: Ensemble([FORMULA['labels'](d)])}
@@ -1777,6 +1845,32 @@ def test_the_seventh_model_in_a_recommender(tmp_path):
     want = torch.einsum('ud,ide,ue->ui', y, cov, y)
     want += torch.einsum('ude,ide->ui', own[:, :-1, :-1], cov[:, :-1, :-1])
     assert torch.allclose(rec._item_variance[1:], want.mean(0)[1:], rtol=.2, atol=1e-3)
+
+
+def test_lists_for_everybody_are_those_of_pair_by_pair():
+    rec = seventh()
+    users, items = torch.arange(1, 21), torch.arange(1, 21)
+    want = uncertainty(rec.model, users[:, None], items)
+    assert torch.allclose(uncertainty_grid(rec.model, users, items), want, atol=1e-5)
+    assert uncertainty_grid(rec.model, users[:0], items).shape == (0, 20)
+    careful = score(rec.model, users[:, None], items) - 2*want
+    for by in ('sure', 'curious'):
+        lists = rec.recommend(None, 6, exclude_seen=False, by=by, n_sd=2.).groupby('user')
+        for user, shown in lists:
+            alone = rec.recommend(user, 6, exclude_seen=False, by=by, n_sd=2.)
+            assert alone['item'].tolist() == shown['item'].tolist()
+            assert np.allclose(shown.sd, rec.uncertainty([(user, item) for item in shown['item']]), atol=1e-5)
+            if by == 'curious': continue
+            best = careful[rec.users.index(user) - 1].topk(6).indices
+            assert shown['item'].tolist() == [rec.items[k + 1] for k in best]
+
+
+def test_a_model_with_its_own_uncertainty_is_asked_for_it():
+    class Surer(BayesianMF):
+        def uncertainty(self, x): return torch.full((len(x),), .25)
+    rec = seventh()
+    rec.model.__class__ = Surer
+    assert (uncertainty_grid(rec.model, torch.arange(3), torch.arange(4)) == .25).all()
 
 
 def test_the_seventh_model_takes_in_what_came_later():
