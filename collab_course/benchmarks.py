@@ -583,6 +583,12 @@ def plot_growth(
     return axs
 
 # %% ../nbs/package/17_benchmarks.ipynb #4bc366ed
+def _variant(df, group, name) -> dict:
+    "How a contender is drawn beside others of its group: full and solid, hollow and dashed, half and dotted"
+    styles = ('full', '-'), ('none', '--'), ('left', ':')
+    place = sorted(df.contender[df.group == group].unique()).index(name)
+    return dict(zip(('fillstyle', 'linestyle'), styles[place % len(styles)]))
+
 def plot_growth_errors(
     runs:list,   # What `benchmark_growth` gave
     sizes=None,  # Which numbers of ratings; those from a million on if None
@@ -597,9 +603,10 @@ def plot_growth_errors(
                             squeeze=False)
     for ax, n in zip(axs[0], sizes):
         for name, rows in df[df.n == n].groupby('contender'):
-            dashes = '--' if ',' in name else '-'            # a variant of another contender
-            ax.plot(rows.fit_s, rows.of_noise, dashes, label=name, **_marker(rows.group.iloc[0]))
+            group = rows.group.iloc[0]
+            ax.plot(rows.fit_s, rows.of_noise, label=name, **_marker(group), **_variant(df, group, name))
         ax.set(xscale='log', xlabel='seconds of fitting', title=f'{n:,} ratings')
+        ax.xaxis.set_minor_formatter('')
     axs[0, 0].set_ylabel('MSE / MSE of the noise')
     handles = {label: handle for ax in axs[0] for handle, label in zip(*ax.get_legend_handles_labels())}
     fig.legend(handles.values(), handles.keys(), loc='outside right center', fontsize=8)
