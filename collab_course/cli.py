@@ -234,8 +234,9 @@ def _benchmark_parser(commands):
                      benchmark_command, _measuring, json=False)
     p.add_argument('--quick', action='store_true',
                    help='some of our models on one split and 100,000 synthetic ratings; no other library')
-    p.add_argument('--parts', nargs='+', default=_parts, choices=_parts, metavar='PART',
-                   help=f"which of {', '.join(_parts)} (default: all)")
+    p.add_argument('--parts', nargs='+', default=_parts, choices=(*_parts, 'tuning'), metavar='PART',
+                   help=f"which of {', '.join(_parts)} (default: these), or tuning, whose results you write "
+                        'into contenders.json')
     p.add_argument('--splits', type=_count, default=5, metavar='N',
                    help='accuracy: the random splits with the seeds 0 to N-1 (default: 5)')
     p.add_argument('--no-folds', action='store_true', help="accuracy: leave out GroupLens' five folds")
@@ -836,13 +837,14 @@ def _measure(part, contenders, args) -> list: # Of runs
     import collab_course.benchmarks as b
     from collab_course.movielens import movielens
     folder = args.environments
+    if part == 'tuning': return b.tune(movielens(), contenders, folder, _say)
     if part == 'ranking': return b.benchmark_ranking(movielens(), contenders, folder=folder, log=_say)
     if part == 'accuracy':
         ml = movielens()
         splits = b.benchmark_splits(ml, range(args.splits), () if args.no_folds else range(1, 6))
         return b.benchmark(ml, contenders, splits, folder, log=_say)
     ours = [c for c in contenders if c.name == 'this course']   # of five factors, at a million
-    return (b.benchmark_growth(contenders, folder=folder, log=_say)
+    return (b.benchmark_growth(contenders, folder=folder, equal_time=True, log=_say)
             + b.benchmark_growth(ours, b.growth_sizes[1:2], 5, folder, _say))
 
 def _say_accuracy(runs):

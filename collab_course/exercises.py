@@ -191,6 +191,13 @@ answers['14_robust_pca'] = {
     3: Exercise([1500, 840], 'take the two entries of S that are largest in size', ordered=False),
 }
 
+# %% ../nbs/package/18_exercises.ipynb #473832b9
+answers['15_benchmarks'] = {
+    1: Exercise([.0015, .00108], 'n - 1 in the deviation; times the square root of 1/5 + 1/4', tol=2e-5),
+    2: Exercise(.8941, 'Ridge(alpha=5.) on two blocks of columns; split 0, validation rows', tol=.001),
+    3: Exercise(-.225, 'subtract the MSE of the biases from that of model 4, in this order', tol=.03),
+}
+
 # %% ../nbs/package/18_exercises.ipynb #16cc0001
 answers['16_scale'] = {
     1: Exercise([170, 171, 171], 'r·512//3 for r = 0, 1, 2, 3; then the differences', ordered=True),

@@ -62,6 +62,7 @@ def test_what_is_run_is_what_is_measured(inputs, contender):
     assert res['predict_s'] >= .6 and res['fit_s'] >= 1
     assert res['load_s'] + res['fit_s'] + res['predict_s'] < whole
     assert res['versions']['numpy'] == np.__version__ and {'setup_mib', 'peak_mib'} <= set(res)
+    assert res['cpu_s'] < .5 and res['threads'] in (None, *range(1, 200))       # a second asleep is no work
 
 
 def test_the_clock_starts_after_a_first_try(inputs, contender):
@@ -89,6 +90,47 @@ def test_functions_get_what_they_name(inputs, tmp_path):
     assert 'no function takes the settings second' in run_contender(named, inputs[0])[0]['error']
     without = replace(named, settings={'first': 1})
     assert "missing 1 required positional argument: 'users'" in run_contender(without, inputs[0])[0]['error']
+
+
+def test_a_contender_gets_no_ratings_to_validate_on(inputs, contender):
+    knows = contender(load='n = len(valid)\nassert list(valid) == ["user", "item"]')
+    assert 'error' not in run_contender(knows, inputs[0], warm=False)[0]
+
+
+def test_contenders_are_told_when_rows_were_rated(ml, contender):
+    knows = contender(load='n = len(valid)\nassert len(train_times) == len(train) and len(valid_times) == n')
+    text = knows.file.read_text(encoding='utf-8')
+    knows.file.write_text(text.replace('load(train, valid)', 'load(train, valid, train_times, valid_times)'))
+    [run] = benchmark(ml, [knows], benchmark_splits(ml, range(1), ()), log=quiet)
+    assert 'error' not in run
+    own = ml.ratings[['user', 'rating']].assign(item=ml.ratings.movie)[:3000]
+    [run] = benchmark(own, [knows], benchmark_splits(own, range(1)), log=quiet)
+    assert 'missing 2 required positional arguments' in run['error']       # a table without times
+
+
+def test_everybody_tries_no_more_than_the_budget(ml, contender, tmp_path, monkeypatch):
+    "the best of the grid is found, on training rows of split 0 alone; too large a grid is an error"
+    file = tmp_path/'shifted.py'
+    file.write_text('def load(train, valid): return len(train), len(valid)\n'
+                    'def fit(train): return train.rating.mean()\n'
+                    'def predict(model, data, shift, sign): return [model + shift*sign]*data[1]\n'
+                    'report = {}\n')
+    grid = {'shift': [0., .5, 1.], 'sign': [-1., 1.]}
+    shifted = Contender('shifted', 'course', file, {'shift': 9., 'sign': 9.}, grid=grid)
+    tried = settings_tried(shifted)
+    assert len(tried) == 6 and all(set(c.settings) == {'shift', 'sign'} for c in tried)
+    runs = tune(ml, [shifted], log=quiet)
+    assert [run['settings'] for run in runs] == [c.settings for c in tried]
+    assert best_settings(runs)['shifted']['shift'] == 0. and 1.2 < min(run['mse'] for run in runs) < 1.35
+    with pytest.raises(DataError, match='13 settings in the grid; 12 may be tried'):
+        settings_tried(replace(shifted, grid={'shift': list(range(13))}))
+    monkeypatch.setitem(tuning_budget, 'seconds', -1.)
+    assert tune(ml, [shifted], log=quiet) == []
+    broken = replace(contender(fit='raise ValueError("no")'), grid={'x': [1]}, settings={'x': 1})
+    monkeypatch.setitem(tuning_budget, 'seconds', 60.)
+    runs = tune(ml, [broken], log=quiet)
+    assert runs[0]['mse'] is None and best_settings(runs) == {}
+    assert all(len(settings_tried(c)) <= 12 for c in contenders if c.grid)
 
 
 def test_memory_is_that_of_the_process(inputs, contender):
@@ -274,19 +316,46 @@ def test_growth_on_little(tmp_path):
     assert .5 < runs[0]['floor'] < .8 and runs[0]['mse'] > runs[0]['floor']
 
 
+def test_growth_at_equal_time(tmp_path):
+    "the others run again with as many epochs as fit into the first one's seconds; not at all where none fits"
+    file = tmp_path/'sleeps.py'
+    file.write_text('import time\ndef load(train): return train.rating.mean()\n'
+                    'def fit(data, epochs, nap):\n    time.sleep(nap*epochs)\n    return data\n'
+                    'def predict(model, valid): return [model]*len(valid)\n')
+
+    def sleeper(name, epochs, nap):
+        return Contender(name, 'course', file, dict(epochs=epochs, nap=nap), largest=20_000)
+    several = [sleeper('first', 2, .5), sleeper('quick', 1, .25), sleeper('slow', 1, 3.)]
+    runs = benchmark_growth(several, (20_000,), equal_time=True, log=quiet)
+    assert [r['contender'] for r in runs] == ['first', 'quick', 'slow', 'quick']
+    assert runs[-1]['equal'] and runs[-1]['epochs'] in (3, 4) and 'equal' not in runs[1]
+
+
 def test_the_kept_results():
     """nobody typed them: every contender is there, by its present name and with its present lines, on every
     split"""
     res = load_results(kept)
     runs = pd.DataFrame(res['accuracy']['runs'])
     assert set(runs.contender) == {c.name for c in contenders}
-    assert runs.groupby('contender').split.nunique().eq(10).all() and runs.mse.notna().all()
+    asked = {c.name: c.splits or 10 for c in contenders}
+    assert runs.groupby('contender').split.nunique().to_dict() == asked and runs.mse.notna().all()
     assert runs.drop_duplicates('contender').set_index('contender').lines.to_dict() == {
         c.name: c.lines for c in contenders
     }
     assert {c.name for c in ranking_contenders} == {r['contender'] for r in res['ranking']['runs']}
     assert {r['n'] for r in res['growth']['runs'] if r['group'] == 'course'} == set(growth_sizes)
     assert '/' not in json.dumps([r.get('error', '') for part in res.values() for r in part['runs']])
+
+
+def test_the_kept_tuning_is_what_is_run():
+    "everybody with a grid was tried within the budget, and runs with what did best"
+    runs = load_results(kept)['tuning']['runs']
+    best = best_settings(runs)
+    for c in read_contenders('tuning'):
+        tried = [run['settings'] for run in runs if run['contender'] == c.name]
+        grid = [{name: tried.settings[name] for name in c.grid} for tried in settings_tried(c)]
+        assert tried and all(settings in grid for settings in tried), c.name
+        assert best[c.name].items() <= c.settings.items(), c.name
 
 
 def test_quick_from_the_command_line(ml, tmp_path):

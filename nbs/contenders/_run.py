@@ -5,9 +5,9 @@ This program knows nothing of the package, because it has to run where the packa
 A contender is a file with three functions. `load` makes whatever the library takes; later functions
 get that as `data`. `fit` trains and returns the `model`. `predict` returns a rating for each row of
 `valid`; or, to rank, a table of scores, `users_list` by `items_list`. Each function is given what
-its parameters name: the tables `train`, `valid`, `users` and `items` as far as they are there, the
-`seed`, and the contender's settings; a `**` parameter gets the settings that no function names. A
-dict `report` in the file is passed on.
+its parameters name: the tables `train`, `valid`, `users` and `items` and the arrays `train_times`
+and `valid_times` as far as they are there, the `seed`, and the contender's settings; a `**`
+parameter gets the settings that no function names. A dict `report` in the file is passed on.
 """
 import importlib.util
 import inspect
@@ -20,6 +20,7 @@ import warnings
 from importlib import metadata
 
 PARTS = 'load', 'fit', 'predict'
+ARRAYS = 'users_list', 'items_list', 'train_times', 'valid_times'      # what is given beside tables
 
 
 def peak_mib():
@@ -31,6 +32,15 @@ def peak_mib():
         import resource
         unit = 2**20 if sys.platform == 'darwin' else 2**10
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/unit
+
+
+def threads():
+    "How many threads this process has now, or None where the system does not say"
+    try:
+        with open('/proc/self/status') as f:
+            return next(int(line.split()[1]) for line in f if line.startswith('Threads'))
+    except (OSError, StopIteration):
+        return None
 
 
 def versions(packages):
@@ -49,7 +59,7 @@ def read_inputs(path):
     import pandas as pd
     with np.load(path, allow_pickle=False) as f:
         arrays = {name: f[name] for name in f.files}
-    given = {name: arrays.pop(name) for name in ('users_list', 'items_list') if name in arrays}
+    given = {name: arrays.pop(name) for name in ARRAYS if name in arrays}
     columns = {name: {} for name in ('train', 'valid', 'users', 'items')}
     for name, values in arrays.items():
         table, _, column = name.partition('_')
@@ -89,9 +99,12 @@ class Script:
         "Predictions, and the seconds of each part"
         given, seconds = dict(given), {}
         for part, name in zip(PARTS, ('data', 'model', 'predictions')):
-            start = time.perf_counter()
+            start, worked = time.perf_counter(), time.process_time()
             given[name] = self.call(part, given)
             seconds[f'{part}_s'] = time.perf_counter() - start
+            if part == 'fit':
+                seconds['cpu_s'] = time.process_time() - worked         # of all threads together
+                seconds['threads'] = threads()
         return given['predictions'], seconds
 
 
@@ -116,6 +129,8 @@ def checked(predictions, given):
 def run_warm(contender, given):
     "A first try on few rows, after which compiling and loading on demand are done; its error's name"
     few = {'train': given['train'][:2000].copy(), 'valid': given['valid'][:200].copy()}
+    times = {'train_times': 2000, 'valid_times': 200}
+    few |= {name: given[name][:n] for name, n in times.items() if name in given}
     try:
         contender.run(given | few)
     except Exception as e:          # too few rows for some

@@ -1,6 +1,5 @@
 "The sixth model with MovieLens' labels of films (genres, year) and users (age, gender, occupation)."
 import pandas as pd
-
 from collab_course.interface import score
 from collab_course.labels import side_labels
 from collab_course.loaders import RatingsDataLoaders
@@ -9,9 +8,9 @@ from collab_course.svdpp import svdpp_learner, svdpp_recipe
 
 
 def load(train, valid, seed):
-    ratings = pd.concat([train, valid], ignore_index=True)
-    valid_rows = range(len(train), len(ratings))
-    return RatingsDataLoaders.from_df(ratings, valid_idx=valid_rows, seed=seed)
+    unrated = valid.assign(rating=train.rating.mean())      # films in no training row have labels, too
+    ratings = pd.concat([train, unrated], ignore_index=True)
+    return RatingsDataLoaders.from_df(ratings, valid_idx=range(len(train), len(ratings)), seed=seed)
 
 
 def fit(data, seed, train, items, users=None):
@@ -23,6 +22,5 @@ def fit(data, seed, train, items, users=None):
     return learn.model
 
 
-def predict(model, data):
-    users, items = data.valid_ds.x.unbind(1)
-    return score(model, users, items)
+def predict(model, data, valid):
+    return score(model, *data.train_ds.encode(valid).x.T)

@@ -5,7 +5,7 @@ from surprise import BaselineOnly, Dataset, Reader
 def load(train, valid):
     data = Dataset.load_from_df(train[['user', 'item', 'rating']], Reader(rating_scale=(1, 5)))
     trainset = data.build_full_trainset()
-    testset = list(valid[['user', 'item', 'rating']].itertuples(index=False, name=None))
+    testset = [(user, item, None) for user, item in zip(valid.user, valid['item'])]
     return trainset, testset
 
 
