@@ -474,7 +474,7 @@ def similar(self:Recommender,
 def _near(self:Recommender, row:int, n:int, metric, min_ratings:int) -> pd.DataFrame:
     try: return self.interpretation.similar(self.items[row], n, metric or 'cosine', min_ratings=min_ratings)
     except NotInModel:
-        raise NotInModel(f"{type(self.model).__name__} has neither factors nor weights between items, so "
+        raise NotInModel(f"{type(self.model).__name__} has no factors, and no weights between items, so "
                          'none is near another: take EASE, or a model with factors such as MultDAE') from None
 
 @patch

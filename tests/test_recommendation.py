@@ -389,7 +389,7 @@ def test_similar_by_weights(tmp_path, capsys):
     assert [row['item'] for row in shown] == got['item'][:2].tolist() and shown[0]['weight'] > 0
     assert out_of(capsys, 'similar', tmp_path/'r', 'film 3', '-n', 2).count('\n') == 2
     popular = Recommender(Popularity(21, 13, pairs), classes, ratings)
-    with pytest.raises(NotInModel, match='Popularity has neither factors nor weights .*: take EASE'):
+    with pytest.raises(NotInModel, match='Popularity has no factors, and no weights .*: take EASE'):
         popular.similar('film 3')
 
 
