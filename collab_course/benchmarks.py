@@ -399,7 +399,7 @@ def benchmark_table(
     table = table.join(_gaps(random))
     table['folds'] = df.drop(random.index).groupby('contender').mse.mean()
     table = table.join(_costs(pd.concat([random, never])))
-    return table.assign(lines=by.lines.first(), runs=by.mse.count(), note=by.error.first().fillna(''))
+    return table.assign(lines=by.lines.first(), runs=by.mse.count(), note=by.error.first().astype(object).fillna(''))
 
 def frontier(
     table:pd.DataFrame, # What `benchmark_table` gave
