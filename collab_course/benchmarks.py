@@ -399,7 +399,8 @@ def benchmark_table(
     table = table.join(_gaps(random))
     table['folds'] = df.drop(random.index).groupby('contender').mse.mean()
     table = table.join(_costs(pd.concat([random, never])))
-    return table.assign(lines=by.lines.first(), runs=by.mse.count(), note=by.error.first().astype(object).fillna(''))
+    note = by.error.first().astype(object).fillna('')
+    return table.assign(lines=by.lines.first(), runs=by.mse.count(), note=note)
 
 def frontier(
     table:pd.DataFrame, # What `benchmark_table` gave
@@ -589,6 +590,14 @@ def _variant(df, group, name) -> dict:
     place = sorted(df.contender[df.group == group].unique()).index(name)
     return dict(zip(('fillstyle', 'linestyle'), styles[place % len(styles)]))
 
+def _plot_size(ax, df, n:int):
+    "One panel: the runs on `n` ratings"
+    for name, rows in df[df.n == n].groupby('contender'):
+        group = rows.group.iloc[0]
+        ax.plot(rows.fit_s, rows.of_noise, label=name, **_marker(group), **_variant(df, group, name))
+    ax.set(xscale='log', xlabel='seconds of fitting', title=f'{n:,} ratings')
+    ax.xaxis.set_minor_formatter('')
+
 def plot_growth_errors(
     runs:list,   # What `benchmark_growth` gave
     sizes=None,  # Which numbers of ratings; those from a million on if None
@@ -596,17 +605,11 @@ def plot_growth_errors(
 ): # The axes, one for each size
     "The error over that of the noise against the seconds of fitting; two runs of a contender are joined."
     df = _drawable(pd.DataFrame(runs), ['mse', 'fit_s']).sort_values('fit_s')
-    df = df.assign(of_noise=df.mse/df.floor)
-    df = df[df.of_noise < worst]
+    df = df.assign(of_noise=df.mse/df.floor).query('of_noise < @worst')
     sizes = sorted(df.n[df.n >= 1_000_000].unique()) if sizes is None else sizes
     fig, axs = plt.subplots(1, len(sizes), figsize=(4*len(sizes), 3.8), layout='constrained', sharey=True,
                             squeeze=False)
-    for ax, n in zip(axs[0], sizes):
-        for name, rows in df[df.n == n].groupby('contender'):
-            group = rows.group.iloc[0]
-            ax.plot(rows.fit_s, rows.of_noise, label=name, **_marker(group), **_variant(df, group, name))
-        ax.set(xscale='log', xlabel='seconds of fitting', title=f'{n:,} ratings')
-        ax.xaxis.set_minor_formatter('')
+    for ax, n in zip(axs[0], sizes): _plot_size(ax, df, n)
     axs[0, 0].set_ylabel('MSE / MSE of the noise')
     handles = {label: handle for ax in axs[0] for handle, label in zip(*ax.get_legend_handles_labels())}
     fig.legend(handles.values(), handles.keys(), loc='outside right center', fontsize=8)
